@@ -111,14 +111,11 @@ def _decode(files:list)->np.ndarray: # uint8, shape (n, height, width)
                              "as in the first file: convert it with PIL's Image.convert('L') and .resize")
     return np.stack([px for _,px in imgs])
 
-# %% ../nbs/00_data.ipynb #d9939f1c
+# %% ../nbs/00_data.ipynb #b593efbb
 def _stamp(files:list, root:Path)->str:
     "A digest of names, sizes and times: another one when any file was added, removed or changed"
-    h = blake2b(digest_size=8)
-    for f in files:
-        s = os.stat(f)
-        h.update(f'{os.path.relpath(f, root)}|{s.st_size}|{s.st_mtime_ns}\n'.encode())
-    return h.hexdigest()
+    start, stats = len(str(root)), ((str(f), os.stat(f)) for f in files)
+    return blake2b('\n'.join(f'{f[start:]}|{s.st_size}|{s.st_mtime_ns}' for f, s in stats).encode(), digest_size=8).hexdigest()
 
 def _decode_all(files:list)->np.ndarray:
     "`_decode` on all cores, with a progress bar where it takes a moment"
@@ -205,12 +202,24 @@ def grey_image(o:Path|str|torch.Tensor|np.ndarray|bytes|Image.Image # a file, a 
         o = np.asarray(Image.fromarray(o).convert('L'))
     return PILImageBW.create(o)
 
-# %% ../nbs/00_data.ipynb #fde1b425
+# %% ../nbs/00_data.ipynb #427959e9
 def _split(labels:np.ndarray, n, seed)->tuple:
     "Positions of a stratified part of n, and of the rest"
     try: return train_test_split(np.arange(len(labels)), train_size=n, stratify=labels, random_state=seed)
     except ValueError as e: raise ValueError(f"{len(labels)} images can't be split with {n} on one side: {e}") from e
 
+# %% ../nbs/00_data.ipynb #786a242e
+def _loaders(dsets:list, bs:int)->list: # a PixelDL each; the first shuffles
+    "Loaders that make floats and normalise on the device, with mean and deviation of the training images"
+    px = dsets[0].pixels[np.sort(dsets[0].rows)[::max(1, len(dsets[0])//6000)]] / 255
+    dls = []
+    for i, ds in enumerate(dsets):
+        tfms = [IntToFloatTensor(), Normalize.from_stats([px.mean()], [px.std()], cuda=False)]
+        dls.append(PixelDL(ds, bs=bs, shuffle=i==0, drop_last=i==0 and len(ds)>=bs, num_workers=0, after_batch=tfms,
+                           after_item=[Resize(px.shape[1:], ResizeMethod.Pad, PadMode.Zeros), ToTensor()]))
+    return dls
+
+# %% ../nbs/00_data.ipynb #ecbabaca
 class DigitDataLoaders(DataLoaders):
     "fastai `DataLoaders` over a folder of small grey images, held in memory"
     @property
@@ -229,7 +238,7 @@ class DigitDataLoaders(DataLoaders):
     )->'DigitDataLoaders': # with train, valid and test
         "Read a folder into memory; ValueError for one that lacks a split or a class, or holds a file that is no such image"
         path, vocab = Path(path), _class_folders(Path(path))
-        files = {s: sorted(f for c in vocab for f in (path/s/c).iterdir() if not f.name.startswith('.'))
+        files = {s: [path/s/c/name for c in vocab for name in sorted(os.listdir(path/s/c)) if name[0] != '.']
                  for s in ('training', 'testing')}
         n, files = len(files['training']), list(chain(*files.values()))
         pixels, labels = read_pixels(path, files), np.array([vocab.index(f.parent.name) for f in files])
@@ -239,15 +248,4 @@ class DigitDataLoaders(DataLoaders):
         if n_train is not None and n_train < len(train): train = train[_split(labels[train], n_train, seed)[0]]
         dsets = Datasets(files, tfms=[[grey_image], [parent_label, Categorize(vocab)]])
         dss = [DigitDatasets.part_of(dsets, rows, min(i, 1), pixels, labels) for i, rows in enumerate((train, valid, test))]
-        return cls._of(dss, path, bs, device or default_device())
-
-    @classmethod
-    def _of(cls, dss, path, bs, device):
-        px = dss[0].pixels[np.sort(dss[0].rows)[::max(1, len(dss[0])//6000)]] / 255
-        size = px.shape[1:]
-        kw = dict(bs=bs, num_workers=0, after_item=[Resize(size, ResizeMethod.Pad, PadMode.Zeros), ToTensor()])
-        dls = []
-        for i, ds in enumerate(dss):
-            norm = Normalize.from_stats([px.mean()], [px.std()], cuda=False)
-            dls.append(PixelDL(ds, shuffle=i==0, drop_last=i==0 and len(ds)>=bs, after_batch=[IntToFloatTensor(), norm], **kw))
-        return cls(*dls, path=path, device=device)
+        return cls(*_loaders(dss, bs), path=path, device=device or default_device())
