@@ -219,13 +219,11 @@ def _loaders(dsets:list, bs:int)->list: # a PixelDL each; the first shuffles
                            after_item=[Resize(px.shape[1:], ResizeMethod.Pad, PadMode.Zeros), ToTensor()]))
     return dls
 
-# %% ../nbs/00_data.ipynb #ecbabaca
+# %% ../nbs/00_data.ipynb #97336579
 class DigitDataLoaders(DataLoaders):
     "fastai `DataLoaders` over a folder of small grey images, held in memory"
-    @property
-    def test(self): return self.loaders[2]
-    @property
-    def test_ds(self): return self.test.dataset
+    test = property(lambda self: self.loaders[2])
+    test_ds = property(lambda self: self.test.dataset)
 
     @classmethod
     def from_folder(cls,
