@@ -16,7 +16,7 @@ setup(
     long_description_content_type="text/markdown",
     keywords=cfg["keywords"].split(),
     author=cfg["author"],
-    license=cfg["license"],
+    license_expression=cfg["license"],
     license_files=["LICENSE"],
     classifiers=["Programming Language :: Python :: 3", "Framework :: Jupyter", "Intended Audience :: Education",
                  "Topic :: Scientific/Engineering :: Artificial Intelligence"],

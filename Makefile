@@ -1,0 +1,60 @@
+# Everything needs Python, make and git alone; the first call makes .venv and installs into it.
+PYTHON = python3
+VENV = .venv
+# Where the digits come from: embedded, mnist, or a folder.
+SOURCE = embedded
+# Some notebooks only, such as NB="02_labels 03_head".
+NB =
+# Further words for pytest, such as ARGS="-k clean".
+ARGS =
+# An index with other builds of torch, such as https://download.pytorch.org/whl/cpu
+TORCH_INDEX =
+
+PY = $(VENV)/bin/python
+PIP = $(PY) -m pip --disable-pip-version-check
+READY = $(VENV)/.ready
+
+.DEFAULT_GOAL = help
+.PHONY: help course save test lab export readme constraints clean
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' Makefile
+
+course: $(READY) ## run every notebook and make pages of them in _build/course (SOURCE=embedded|mnist|FOLDER)
+	@$(PY) -m tools.course --source "$(SOURCE)" $(NB)
+
+save: SOURCE = mnist
+save: $(READY) ## run notebooks on MNIST and save their outputs in nbs/ (NB="02_labels 03_head" for some only)
+	@$(PY) -m tools.course --save --source "$(SOURCE)" $(NB)
+
+test: $(READY) ## test everything, on the embedded digits
+	@$(PY) -m pytest -v -p no:cacheprovider $(ARGS) tests
+
+lab: $(READY) ## open JupyterLab in nbs/ (SOURCE=... for other digits than the notebooks would choose)
+	@cd nbs && JUPYTER_PREFER_ENV_PATH=1 PYTHONWARNINGS='ignore:`torch.jit.script` is deprecated:FutureWarning' \
+	$(if $(filter command,$(origin SOURCE)),MULTILABEL_MNIST_SOURCE="$(if $(wildcard $(SOURCE)/.),$(abspath $(SOURCE)),$(SOURCE))") \
+	../$(PY) -m jupyterlab
+
+export: $(READY) ## write the modules of multilabel_mnist/ from the notebooks
+	@$(VENV)/bin/nbdev-export
+
+readme: $(READY) ## write README.md from nbs/index.ipynb
+	@$(PY) -m tools.readme
+
+constraints: $(READY) ## write constraints.txt from what is installed in .venv
+	@{ sed -n '/^#/p' constraints.txt; \
+	$(PIP) freeze --all --exclude-editable | sed 's/+.*//' | grep -Eiv '^(pip|wheel|triton)==|^(nvidia|cuda)-'; } > constraints.new
+	@mv constraints.new constraints.txt
+
+clean: ## remove .venv and everything that was built
+	rm -rf $(VENV) _build build dist *.egg-info .pytest_cache nbs/.ipynb_checkpoints
+	find multilabel_mnist nbs tests tools -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(READY): settings.ini constraints.txt setup.py pyproject.toml
+	@$(PYTHON) tools/check_python.py
+	@test -x $(PY) || $(PYTHON) -m venv $(VENV)
+	@echo "Installing into $(VENV), which takes some minutes the first time: 1. torch and torchvision, the large part"
+	@$(PIP) install --quiet -c constraints.txt $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) torch torchvision
+	@echo "2. fastai, JupyterLab and the other requirements; 3. this package, in editable form"
+	@$(PIP) install --quiet -c constraints.txt -e '.[dev]'
+	@touch $@
