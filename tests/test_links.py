@@ -1,0 +1,79 @@
+"""Every relative link leads somewhere, and every make target that is talked about exists."""
+import re
+import subprocess
+from pathlib import Path
+from urllib.parse import unquote
+
+import nbformat
+import pytest
+from conftest import NOTEBOOKS, ROOT
+from tools.notebooks import headings
+
+PAGES = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md"]
+CODE = re.compile(r"^```.*?^```|`[^`\n]+`", re.M | re.S)
+LINK = re.compile(r"""(?:\]\(|(?:href|src)=["'])(?![a-zA-Z][\w+.-]*:)([^)\s"']+)""")
+
+
+def markdown(path):
+    """The markdown of a page or of a notebook."""
+    if path.suffix == ".md":
+        return path.read_text(encoding="utf-8")
+    return "\n\n".join(c.source for c in nbformat.read(path, 4).cells if c.cell_type == "markdown")
+
+
+def anchors(path):
+    """The anchors of a page as GitHub makes them, of a notebook as Jupyter makes them."""
+    plain = [re.sub(r"[`*]|\]\(.*?\)|\[", "", h) for h in headings(markdown(path))]
+    if path.suffix == ".ipynb":
+        return {h.replace(" ", "-") for h in plain}
+    return {re.sub(r"[^\w\- ]", "", h.lower()).replace(" ", "-") for h in plain}
+
+
+def dead(path, text):
+    """The relative links in `text`, which stands in `path`, that lead nowhere."""
+    for link in LINK.findall(CODE.sub("", text)):
+        target, _, anchor = unquote(link).partition("#")
+        there = (path.parent / target).resolve() if target else path
+        if not there.is_relative_to(ROOT) or not there.exists() or ignored(there):
+            yield link
+        elif anchor and there.suffix in (".md", ".ipynb") and anchor not in anchors(there):
+            yield link
+
+
+def ignored(path):
+    """Would git leave this file out?"""
+    done = subprocess.run(["git", "check-ignore", "-q", str(path)], cwd=ROOT, capture_output=True)
+    return done.returncode == 0
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_links_of_pages(page):
+    text = markdown(ROOT / page)
+    assert not list(dead(ROOT / page, text))
+
+
+def test_readme_has_links():
+    assert len(LINK.findall(markdown(ROOT / "README.md"))) >= len(NOTEBOOKS), "README does not even link the notebooks"
+
+
+def test_links_of_notebooks(notebook):
+    assert not list(dead(notebook, markdown(notebook)))
+
+
+def test_formulas_are_written_as_code(notebook):
+    """The pages have no renderer for TeX, which would have to come from the network."""
+    assert not re.findall(r"\$[^$\n]+\$|\\\(.+?\\\)", CODE.sub("", markdown(notebook)))
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_make_targets_exist(page):
+    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.M))
+    named = {t for code in CODE.findall(markdown(ROOT / page)) for t in re.findall(r"(?:^|[`$;&]\s*)make(?: \w+=\S*)* ([a-z]+)", code, re.M)}
+    assert named <= targets, f"no such target: {sorted(named - targets)}"
+
+
+def test_dead_links_are_seen(tmp_path):
+    page = ROOT / "CONTRIBUTING.md"
+    text = "[a](nbs/none.ipynb) [b](LICENSE) ![c](nowhere.png) `[d](x)` [e](https://example.org) <img src='no.svg'> [f](CHANGELOG.md#nothing) [g](CHANGELOG.md#changes)"
+    assert list(dead(page, text)) == ["nbs/none.ipynb", "nowhere.png", "no.svg", "CHANGELOG.md#nothing"]
+    assert list(dead(page, f"[x]({Path('..') / 'outside'})")) == ["../outside"]
