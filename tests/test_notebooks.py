@@ -1,5 +1,5 @@
 """Each notebook runs through, on the embedded digits, under nbdev's own runner and in a process of its own."""
-from conftest import NOTEBOOKS, ROOT, run, script
+from conftest import NOTEBOOKS, run, script
 
 
 def test_there_is_a_course():
@@ -10,7 +10,7 @@ def test_there_is_a_course():
 
 def test_notebook_runs(notebook):
     before = set(notebook.parent.rglob("*"))
-    done = run(script("nbdev-test"), "--path", notebook, "--n_workers", "0", cwd=ROOT)
+    done = run(script("nbdev-test"), notebook)
     # nbdev-test also ends well when it found nothing to run
     assert done.returncode == 0 and "Success." in done.stdout, done.stdout[-6000:]
     left = {p.name for p in set(notebook.parent.rglob("*")) - before if p.suffix != ".ipynb" and p.parent.name != ".ipynb_checkpoints"}
