@@ -30,7 +30,7 @@ def test_readme_is_made_from_index():
 
 def test_one_version():
     here = settings()["version"]
-    assert version("multilabel_mnist") == here, "the installed package has another version; run: make export"
+    assert version("multilabel_mnist") == here, "the installed package has another version; any make command installs it anew"
     assert f"\n## {here}" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), f"CHANGELOG.md has no heading for {here}"
     for path in PACKAGE.glob("*.py"):
         assert not re.search(r"^__version__ *= *['\"]", path.read_text(encoding="utf-8"), re.M), f"{path.name} names a version of its own"

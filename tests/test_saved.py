@@ -1,4 +1,5 @@
 """What is saved in the notebooks: outputs, and nothing that belongs to one machine or one run."""
+import json
 import re
 import shutil
 import tempfile
@@ -44,7 +45,8 @@ def test_outputs_are_there_and_none_is_an_error(notebook):
     outputs = [o for c in code for o in c.outputs]
     empty = bool(code) and not outputs
     assert not empty, f"{notebook.name} was saved without its outputs: make save NB={notebook.stem}"
-    assert not [o.ename for o in outputs if o.output_type == "error"]
+    errors = [o.ename for o in outputs if o.output_type == "error"]
+    assert not errors, f"{notebook.name} was saved with errors: {errors}"
     assert not [o for o in outputs if "application/vnd.jupyter.widget-view+json" in o.get("data", {})]
 
 
@@ -58,8 +60,8 @@ def test_nothing_left_for_nbdev_clean(notebook, tmp_path):
 def test_counts_ids_and_format(notebook):
     nb = nbformat.read(notebook, 4)
     nbformat.validate(nb)
-    ids = [c.id for c in nb.cells]
-    assert len(set(ids)) == len(ids), "two cells have the same id"
+    ids = [c.get("id") for c in json.loads(notebook.read_text(encoding="utf-8"))["cells"]]  # nbformat would mend them
+    assert all(ids) and len(set(ids)) == len(ids), "cells without an id, or with the same one"
     code = [c for c in nb.cells if c.cell_type == "code"]
     counted = [c.id for c in code if c.execution_count is not None or any(o.get("execution_count") is not None for o in c.outputs)]
     assert not counted, f"execution counts in cells {counted}"
