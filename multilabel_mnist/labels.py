@@ -70,13 +70,12 @@ class as_list:
         return list(labels) if isinstance(labels, (list, tuple, set, L)) else [labels]
     def __repr__(self): return self.__name__
 
-# %% ../nbs/02_labels.ipynb #6384e68a
+# %% ../nbs/02_labels.ipynb #8af2833b
 class OneHot(Transform):
     "Batch transform: labels (`TensorCategory`) become target rows (`TensorMultiCategory`); rows stay as they are"
     order = 0  # before any batch transform that wants rows
     def __init__(self, n_classes:int): # C
-        super().__init__()
-        self.n_classes = n_classes
+        super().__init__(); self.n_classes = n_classes
     def encodes(self, o:TensorCategory): return one_hot(o, self.n_classes).as_subclass(TensorMultiCategory)
     def encodes(self, o:TensorMultiCategory):
         if o.ndim != 2 or o.shape[1] != self.n_classes:
@@ -106,7 +105,7 @@ class BCEOneHotLossFlat(BCEWithLogitsLossFlat):
         super().__init__(weight=weight, reduction=reduction, pos_weight=pos_weight, thresh=thresh, flatten=False)
     def __call__(self, inp, targ, **kwargs): return super().__call__(inp, _rows(inp, targ), **kwargs)
 
-# %% ../nbs/02_labels.ipynb #18cc770a
+# %% ../nbs/02_labels.ipynb #fa359a59
 def exact_match(inp:Tensor, # logits (N, C), or probs with sigmoid=False
                 targ:Tensor, # targets (N, C), or labels (N,)
                 thresh=0.5, # a float, or one per class
@@ -118,10 +117,9 @@ def exact_match(inp:Tensor, # logits (N, C), or probs with sigmoid=False
     thresh = torch.as_tensor(thresh, device=inp.device)
     if thresh.shape not in ((), inp.shape[1:]) or not ((0 <= thresh) & (thresh <= 1)).all():
         raise ValueError(f"thresh is {thresh.tolist()}: wanted a number from 0 to 1, or {inp.shape[1]} of them")
-    if sigmoid: inp = inp.sigmoid()
-    return ((inp > thresh) == (targ > 0.5)).all(1).float().mean()
+    return (((inp.sigmoid() if sigmoid else inp) > thresh) == (targ > 0.5)).all(1).float().mean()
 
-# %% ../nbs/02_labels.ipynb #7c26951c
+# %% ../nbs/02_labels.ipynb #74a9d010
 class _OnlyLabel:
     "Item level: the one label of a list, or of a row with a vocab; ValueError if there are none or several"
     def __init__(self, vocab=None): self.vocab, self.__name__ = vocab, 'only_label'
@@ -134,6 +132,7 @@ class _OnlyLabel:
 
 def _target_tfm(dls, want:str)->int: # 'multi-class' or 'multi-label'
     "Where in the target pipeline a label becomes a number; ValueError if `dls` is not of the wanted kind"
+    if not isinstance(dls, DataLoaders): raise TypeError(f"to convert came a {type(dls).__name__}: wanted DataLoaders or a Learner")
     for dl in dls.loaders:
         if not isinstance(dl, TfmdDL) or not isinstance(dl.dataset, Datasets):
             raise ValueError(f"a loader is a {type(dl).__name__} over a {type(dl.dataset).__name__}: wanted fastai's TfmdDL over Datasets, "
@@ -149,7 +148,7 @@ def _target_tfm(dls, want:str)->int: # 'multi-class' or 'multi-label'
     if kind != want: raise ValueError(f"these DataLoaders are {kind} already: wanted {want} ones")
     return found[0]
 
-# %% ../nbs/02_labels.ipynb #f75b221a
+# %% ../nbs/02_labels.ipynb #1ed626a7
 def _copy_tl(tl, memo, i=None, swap=None, typ=None):
     "A copy that shares nothing with `tl`; transform i, and the rows made after it, give way to swap(transform i)"
     fs, types = [deepcopy(f, memo) for f in tl.tfms.fs], list(tl.types or [])
@@ -166,9 +165,7 @@ def _copy_dl(dl, memo, *change):
     if 'it' in vars(dl): memo[id(dl.it)] = None  # what an interrupted loop left
     res = deepcopy(dl, memo)
     res.after_batch.fs = L(f for f in res.after_batch.fs if not isinstance(f, OneHot))
-    if vars(dl).get('_types'):
-        (k, types), = dl._types.items()
-        res._types = {k: types[:-1] + [change[-1]]}
+    if types := vars(dl).get('_types'): res._types = {k: ts[:-1] + [change[-1]] for k, ts in types.items()}
     return res
 
 def _copy_dls(dls, *change):
@@ -177,14 +174,12 @@ def _copy_dls(dls, *change):
     res.loaders = [_copy_dl(dl, memo, *change) for dl in dls.loaders]
     return res
 
-# %% ../nbs/02_labels.ipynb #b04c5229
+# %% ../nbs/02_labels.ipynb #c3fcca4e
 def _works(metric, pred, targ)->bool:
     "Whether a metric can compare such predictions and targets: it is tried"
     m, learn = deepcopy(metric), SimpleNamespace(pred=pred, y=targ, yb=(targ,), xb=(pred,), loss=pred.mean(), to_detach=to_detach)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter('ignore')
-            m.reset(); m.accumulate(learn); m.value
+        with warnings.catch_warnings(action='ignore'): m.reset(); m.accumulate(learn); m.value
         return True
     except Exception: return False
 
@@ -225,20 +220,18 @@ def _copy_learner(learn, dls, loss_cls, table):
     res._end_cleanup()
     return res
 
-# %% ../nbs/02_labels.ipynb #4f28936a
+# %% ../nbs/02_labels.ipynb #9c3530b7
 def _to_rows(cat): # a Categorize
     return [Transform(as_list(noop), order=1), MultiCategorize(vocab=list(cat.vocab)), OneHotEncode(len(cat.vocab))]
 
 def to_multilabel(o:DataLoaders|Learner # multi-class: labels (N,)
                  )->DataLoaders|Learner: # multi-label: targets (N, C)
     "New `DataLoaders`, or a new `Learner` with the model copied, the original untouched; ValueError if targets are no class indices"
-    if isinstance(o, Learner):
-        multi = (exact_match, accuracy_multi)
-        return _copy_learner(o, to_multilabel(o.dls), BCEWithLogitsLossFlat, {accuracy: multi, error_rate: multi})
-    if not isinstance(o, DataLoaders): raise TypeError(f"to_multilabel got a {type(o).__name__}: wanted DataLoaders or a Learner")
+    multi = (exact_match, accuracy_multi)
+    if isinstance(o, Learner): return _copy_learner(o, to_multilabel(o.dls), BCEWithLogitsLossFlat, {accuracy: multi, error_rate: multi})
     return _copy_dls(o, _target_tfm(o, 'multi-class'), _to_rows, TensorMultiCategory)
 
-# %% ../nbs/02_labels.ipynb #328eb077
+
 def _to_index(multi): # a MultiCategorize or EncodedMultiCategorize, or a Categorize before OneHot
     if not isinstance(multi, (MultiCategorize, EncodedMultiCategorize)): return [multi]
     cat = Categorize(vocab=list(multi.vocab), sort=False)
@@ -250,7 +243,6 @@ def to_multiclass(o:DataLoaders|Learner # multi-label, with exactly one label pe
     "The way back from `to_multilabel`; ValueError if an item has no label or several"
     if isinstance(o, Learner):
         return _copy_learner(o, to_multiclass(o.dls), CrossEntropyLossFlat, {exact_match: (accuracy,), accuracy_multi: (accuracy,)})
-    if not isinstance(o, DataLoaders): raise TypeError(f"to_multiclass got a {type(o).__name__}: wanted DataLoaders or a Learner")
     res = _copy_dls(o, _target_tfm(o, 'multi-label'), _to_index, TensorCategory)
     for dl in res.loaders:
         for _ in dl.dataset.tls[-1]: pass  # raises at the first item without a single label
