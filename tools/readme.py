@@ -37,7 +37,7 @@ def markdown_table(html):
         return None
     top = max(len(found.select("thead tr")), 1)  # pandas gives a named index a line of its own
     head = [" ".join(filter(None, names)) for names in zip(*rows[:top])]
-    numbers = [all(re.fullmatch(r"[-+]?[\d.,]+ ?%?", cell) for cell in column) for column in zip(*rows[top:])] or [False] * len(head)
+    numbers = [all(re.fullmatch(r"-|[-+]?[\d.,:]+ ?%?", cell) for cell in column) for column in zip(*rows[top:])] or [False] * len(head)
     rule = ["---:" if n else "---" for n in numbers]
     return "\n".join("| " + " | ".join(row) + " |" for row in [head, rule, *rows[top:]])
 
