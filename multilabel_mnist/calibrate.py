@@ -110,7 +110,7 @@ class SigmoidCalibrator:
         ends = [f'{name} {v.min():.2f} to {v.max():.2f}' for name, v in (('scale', self.scale), ('bias', self.bias))]
         return f"SigmoidCalibrator({self.trained_with!r}), {', '.join(ends)}"
 
-# %% ../nbs/04a_calibrate.ipynb #95e8661c
+# %% ../nbs/04a_calibrate.ipynb #2517c6df
 @patch
 def fit(self:SigmoidCalibrator,
     logits:Tensor, # of held-out items, shape (N, C)
@@ -120,7 +120,7 @@ def fit(self:SigmoidCalibrator,
     z = self._z(logits)
     y = _targets(targs, z).double()
     w = torch.stack([torch.ones_like(z[0]), torch.zeros_like(z[0])]).requires_grad_()
-    opt = torch.optim.LBFGS([w], max_iter=500, tolerance_grad=1e-9, tolerance_change=1e-12, line_search_fn='strong_wolfe')
+    opt = torch.optim.LBFGS([w], max_iter=500, tolerance_grad=1e-7, tolerance_change=1e-10, line_search_fn='strong_wolfe')
     def closure():
         opt.zero_grad()
         nll = F.binary_cross_entropy_with_logits(w[0]*z + w[1], y, reduction='sum')

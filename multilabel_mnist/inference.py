@@ -5,23 +5,23 @@
 # %% auto #0
 __all__ = ['SigmoidPreds', 'sigmoid_preds', 'SigmoidCalibrator', 'margins', 'tune_thresholds']
 
-# %% ../nbs/05_inference.ipynb #15435228
-import warnings, numpy as np, pandas as pd, torch, torch.nn.functional as F
+# %% ../nbs/05_inference.ipynb #0c03b732
+import warnings
 from contextlib import contextmanager
 from copy import copy
 from pathlib import Path
 
-from fastai.vision.all import (Callback, DataLoaders, Datasets, Learner, PILBase, ProgressCallback, Resize, TensorImageBW,
-                               show_image)
+import numpy as np, pandas as pd, torch, torch.nn.functional as F
+from fastai.vision.all import Callback, DataLoaders, Datasets, Learner, PILBase, ProgressCallback, Resize, TensorImageBW, show_image
 from fastcore.all import L, noop, patch
 from matplotlib import pyplot as plt
 from PIL import Image
 from torch import Tensor, nn
 
-from .data import PixelDL, grey_image
 from .calibrate import SigmoidCalibrator, margins, tune_thresholds, _scores, _targets
+from .data import PixelDL, grey_image
 
-_all_ = ['SigmoidCalibrator', 'margins', 'tune_thresholds']
+_all_ = ['SigmoidCalibrator', 'margins', 'tune_thresholds']  # so that inference has them, too
 
 # %% ../nbs/05_inference.ipynb #7e468b9c
 def _threshold(t, c:int): # a float, or a float32 tensor (C,)
@@ -97,36 +97,33 @@ def to_frame(self:SigmoidPreds)->pd.DataFrame: # item, verdict, labels, then a c
     left = pd.DataFrame({'item': names, 'verdict': self.verdicts, 'labels': self.labels})
     return pd.concat([left, pd.DataFrame(self.probs.numpy(), columns=self.vocab)], axis=1)
 
-# %% ../nbs/05_inference.ipynb #f44b4a92
+# %% ../nbs/05_inference.ipynb #ca9c35c6
 @patch
 def _title(self:SigmoidPreds, i):
-    told = [f'{self.vocab[c]} {self.probs[i, c]:.2f}' for c in self.probs[i].argsort(descending=True)]
-    n = int(self.fires[i].sum())
+    told, n = [f'{self.vocab[c]} {self.probs[i, c]:.2f}' for c in self.probs[i].argsort(descending=True)], int(self.fires[i].sum())
     res = f"{self.verdicts[i]}: {', '.join(told[:min(n, 3)]) if n else f'({told[0]})'}"
-    if self.targs is None: return res
-    return f"{res}\ntrue: {', '.join(name for name, t in zip(self.vocab, self.targs[i]) if t > .5) or 'none'}"
+    return res if self.targs is None else f"{res}\ntrue: {', '.join(v for v, t in zip(self.vocab, self.targs[i]) if t > .5) or 'none'}"
 @patch
 def show(self:SigmoidPreds,
     n:int=8, # at most so many, the first ones
     ncols:int=4, # pictures in a row
-    size:float=1.3 # inches, of a picture
+    size:float=1.1 # inches, of a picture
 ):
     "Pictures with their verdicts, the classes that fire (none: the strongest, in brackets), and the true ones; ValueError if items are no pictures"
-    n, wrong = min(n, len(self)), ~(self.fires.any(1) | True if self.exact is None else self.exact)
+    n = min(n, len(self))
     if not n: return print('no items to show')
-    pics = [o if self._dataset is None else self._dataset[int(i)][0] for i, o in zip(self._at[:n], self.items)]
-    pics = [Image.open(o) if isinstance(o, (str, Path)) else o for o in pics]
-    if any(not isinstance(o, Image.Image) and getattr(o, 'ndim', 0) not in (2, 3) for o in pics):
+    pics = [self._dataset[int(i)][0] if self._dataset else Image.open(o) if isinstance(o, (str, Path)) else o for i, o in zip(self._at[:n], self.items)]
+    if not all(isinstance(o, Image.Image) or getattr(o, 'ndim', 0) in (2, 3) for o in pics):
         raise ValueError(f"items are no pictures but of type {type(pics[0]).__name__}: read them with to_frame()")
     rows, cols = -(-n//ncols), min(n, ncols)
-    fig, axs = plt.subplots(rows, cols, figsize=(cols*size*1.2, rows*(size+.4)+.2), squeeze=False, layout='constrained')
+    fig, axs = plt.subplots(rows, cols, figsize=(max(2, cols*(size + .3)), rows*(size + .45) + .2), squeeze=False, layout='constrained')
     for ax in axs.flat: ax.axis('off')
     for i, (ax, o) in enumerate(zip(axs.flat, pics)):
         show_image(o, ctx=ax, cmap='Greys')
-        ax.set_title(self._title(i), size=8, color='firebrick' if wrong[i] else 'black')
-    fig.suptitle(f"fires above {f'{self.threshold:.2g}' if isinstance(self.threshold, float) else 'its own threshold'}", size=8)
+        ax.set_title(self._title(i), size=8, color='black' if self.exact is None or self.exact[i] else 'firebrick')
+    fig.suptitle(f"fires above {self.threshold:.2g}" if isinstance(self.threshold, float) else "each class has its own threshold", size=8)
 
-# %% ../nbs/05_inference.ipynb #f22bdd59
+# %% ../nbs/05_inference.ipynb #346529a5
 _KINDS = {'softmax': (nn.CrossEntropyLoss, F.cross_entropy, nn.NLLLoss, F.nll_loss), 'probs': (nn.BCELoss, F.binary_cross_entropy),
           'sigmoid': (nn.BCEWithLogitsLoss, F.binary_cross_entropy_with_logits, nn.MultiLabelSoftMarginLoss)}
 
@@ -137,7 +134,7 @@ def _loss_kind(loss_func, c:int): # 'softmax', 'sigmoid', 'probs' (the model end
         if f in known or isinstance(f, tuple(o for o in known if isinstance(o, type))): return kind
     z, labels = torch.linspace(-2, 2, 4*c).reshape(c, 4).T, torch.arange(4) % c
     for y in (labels, F.one_hot(labels, c).float()):
-        try: 
+        try:
             if torch.allclose(loss_func(z, y), loss_func(z + 1, y), atol=1e-5): return 'softmax'  # blind to a constant added to a row
         except Exception: pass  # this loss wants other targets
     try: return 'sigmoid' if torch.allclose(loss_func.activation(z), z.sigmoid()) else None
@@ -161,15 +158,15 @@ def _as_it_was(learn):
         for o, state in states: vars(o).clear(); vars(o).update(state)
         for m, training in modes: m.training = training
 
-# %% ../nbs/05_inference.ipynb #de43e47b
+# %% ../nbs/05_inference.ipynb #a7e74795
 class _Pictures:
     "Pictures that `PixelDL` takes by whole batches; files are read when they are needed"
     def __init__(self, items, resize): self.items, self.resize, self.pixels = items, resize, np.empty((0, *resize.size))
     def __len__(self): return len(self.items)
     def __getitem__(self, i): return (grey_image(self.items[i]),)
     def batch(self, idxs):
-        px = self.items[idxs] if isinstance(self.items, np.ndarray) else np.stack(
-            [np.asarray(self.resize(grey_image(self.items[i]), split_idx=1)) for i in idxs])
+        if isinstance(self.items, np.ndarray): px = self.items[idxs]
+        else: px = np.stack([np.asarray(self.resize(grey_image(self.items[i]), split_idx=1)) for i in idxs])
         return (TensorImageBW(torch.from_numpy(px)[:, None]),)
 
 def _picture(o, cls): # a file, or a picture in memory as the learner's own class
@@ -181,11 +178,11 @@ def _picture(o, cls): # a file, or a picture in memory as the learner's own clas
         o = Image.fromarray(np.asarray(o).squeeze())
     return cls.create(o.convert(cls._open_args['mode'])) if isinstance(o, Image.Image) else o
 
-# %% ../nbs/05_inference.ipynb #ceac7f6f
+# %% ../nbs/05_inference.ipynb #9f0e6a96
 def _items_dl(learn, items): # a DataLoader, and the items as a list
     "The learner's own test loader over items; ValueError if there are none, or for a picture that is none"
     dls, ds = learn.dls, learn.dls.valid_ds
-    types = getattr(ds.tls[0], 'types', None) or () if isinstance(ds, Datasets) else ()
+    types = ds.tls[0].types or () if isinstance(ds, Datasets) else ()
     cls = next((t for t in types if isinstance(t, type) and issubclass(t, PILBase)), None)
     if isinstance(items, (str, Path, Image.Image)) or (cls and getattr(items, 'ndim', 3) == 2): items = [items]
     if not len(items): raise ValueError("items are empty: wanted at least one")
@@ -194,13 +191,13 @@ def _items_dl(learn, items): # a DataLoader, and the items as a list
     resize = next((f for f in dls.valid.after_item.fs if isinstance(f, Resize)), None) if isinstance(dls.valid, PixelDL) else None
     if isinstance(items, Tensor): items = items.cpu().numpy()
     if isinstance(items, np.ndarray) and items.ndim == 4 and items.shape[1] == 1: items = items[:, 0]
-    in_memory = resize and getattr(items, 'dtype', None) == np.uint8 and items.shape[1:] == tuple(resize.size)
-    if not in_memory: items = [_picture(o, cls) for o in items]
+    if not (resize and getattr(items, 'dtype', None) == np.uint8 and items.shape[1:] == tuple(resize.size)): items = [_picture(o, cls) for o in items]
     return dls.valid.new(_Pictures(items, resize)) if resize else dls.test_dl(items), list(items)
 
+# %% ../nbs/05_inference.ipynb #53daff6f
 def _split_dl(learn, dl): # a DataLoader, and its items as a list, or None
     "A split by its name or number, or the loader that came; ValueError for one that is not there, or is empty"
-    loaders, i = learn.dls.loaders, {'train': 0, 'valid': 1, 'test': 2}.get(dl, dl) if isinstance(dl, str) else dl
+    loaders, i = learn.dls.loaders, {'train': 0, 'valid': 1, 'test': 2}.get(dl) if isinstance(dl, str) else dl
     if isinstance(i, int) and 0 <= i < len(loaders): dl = loaders[i]
     if isinstance(dl, (str, int, DataLoaders)) or not hasattr(dl, '__len__'):
         raise ValueError(f"dl is {dl if isinstance(dl, (str, int)) else type(dl).__name__!r}: wanted a DataLoader, or a split of this learner "
@@ -209,7 +206,6 @@ def _split_dl(learn, dl): # a DataLoader, and its items as a list, or None
     items = getattr(dl.dataset, 'items', None)
     return dl, None if items is None else list(items.index if isinstance(items, pd.DataFrame) else items)
 
-# %% ../nbs/05_inference.ipynb #58f14c20
 def _unreadable(o):
     try: Image.open(o).load()
     except (OSError, SyntaxError) as e: return e
@@ -225,7 +221,7 @@ def _forward(learn, dl, items): # outputs (N, C), and targets or None
     if not isinstance(outs, Tensor): raise ValueError(f"the model gives a {type(outs).__name__}: wanted one tensor of logits (N, C)")
     return _scores(outs).float(), targs if isinstance(targs, Tensor) else None
 
-# %% ../nbs/05_inference.ipynb #50779436
+# %% ../nbs/05_inference.ipynb #dc04f2eb
 def sigmoid_preds(
     learn:Learner, # its model gives (N, C)
     items=None, # files, PIL images, uint8 pictures (N, H, W), a mix of them; or what `learn.dls.test_dl` takes
@@ -239,12 +235,11 @@ def sigmoid_preds(
     logits, targs = _forward(learn, dl, items)
     loss, c = learn.loss_func, logits.shape[1]
     kind, name = _loss_kind(loss, c), getattr(loss, '__name__', type(loss).__name__)
-    if kind == 'probs': logits = logits.double().logit(1e-7).float()
-    if kind == 'softmax' and calibrator is None: warnings.warn(
-        f"{name} trains the softmax, which ignores a constant added to all logits of an item; the sigmoid does not, so these probs were never trained: "
-        "use a BCE loss, or pass calibrator=SigmoidCalibrator('softmax').fit(logits, targs) from held-out data", stacklevel=2)
-    if kind is None and calibrator is None: warnings.warn(
-        f"{name} does not say what its outputs are: they are taken for logits of sigmoids; if a softmax was trained, use SigmoidCalibrator('softmax')", stacklevel=2)
+    if kind == 'probs': logits = logits.logit(1e-7)
+    why = {'softmax': "trains the softmax, which ignores a constant added to all logits of an item. The sigmoid does not, so these probs were never "
+                      "trained: use a BCE loss, or pass calibrator=SigmoidCalibrator('softmax').fit(logits, targs) from held-out data",
+           None: "does not say what its outputs are: they are taken for logits of sigmoids; if a softmax was trained, use SigmoidCalibrator('softmax')"}
+    if kind in why and calibrator is None: warnings.warn(f'{name} {why[kind]}', stacklevel=2)
     vocab = list(getattr(learn.dls, 'vocab', None) or ())
     if vocab and isinstance(vocab[-1], (list, L)): vocab = list(vocab[-1])  # a text learner's: tokens, then classes
     return SigmoidPreds(logits, vocab if len(vocab) == c else None, targs, items if items and len(items) == len(logits) else None,
