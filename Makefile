@@ -5,7 +5,7 @@ VENV = .venv
 SOURCE = embedded
 # Some notebooks only, such as NB="02_labels 03_head".
 NB =
-# Further words for pytest, such as ARGS="-k clean".
+# Further words for pytest, such as ARGS="-k clean", or for JupyterLab.
 ARGS =
 # An index with other builds of torch, such as https://download.pytorch.org/whl/cpu
 TORCH_INDEX =
@@ -33,7 +33,7 @@ test: $(READY) ## test everything, on the embedded digits
 lab: $(READY) ## open JupyterLab in nbs/ (SOURCE=... for other digits than the notebooks would choose)
 	@cd nbs && JUPYTER_PREFER_ENV_PATH=1 PYTHONWARNINGS='ignore:`torch.jit.script` is deprecated:FutureWarning' \
 	$(if $(filter command,$(origin SOURCE)),MULTILABEL_MNIST_SOURCE="$(if $(wildcard $(SOURCE)/.),$(abspath $(SOURCE)),$(SOURCE))") \
-	../$(PY) -m jupyterlab
+	../$(PY) -m jupyterlab $(ARGS)
 
 export: $(READY) ## write the modules of multilabel_mnist/ from the notebooks
 	@$(VENV)/bin/nbdev-export

@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['MismatchError', 'explain', 'ExplainMismatch']
 
-# %% ../nbs/01b_explain.ipynb #53a27461
-import inspect, re, sys, traceback, warnings
+# %% ../nbs/01b_explain.ipynb #d2afe7df
+import html, inspect, re, sys, traceback, warnings
 from dataclasses import replace
 from functools import partial
 import torch, torch.nn.functional as F
@@ -102,14 +102,16 @@ class MismatchError(ValueError):
     def __str__(self): return self.diagnosis.explanation # not args: fastai rewrites those of an error in a callback
     def __reduce__(self): return type(self), (self.diagnosis,)
 
-# %% ../nbs/01b_explain.ipynb #7c0f592e
+# %% ../nbs/01b_explain.ipynb #65f0ba32
 _refusals = ValueError, RuntimeError, IndexError, TypeError, AssertionError # what misfitting tensors make a loss or metric raise
 
-def _unexplained(exc, text):
-    "A Diagnosis that says plainly why there is none"
-    try: message = str(exc)
-    except Exception: message = None
-    return Diagnosis(False, 'unexplained', certain=False, silent=False, message=message or None, explanation=text)
+class _Unexplained(Diagnosis):
+    "A Diagnosis that says plainly why there is none; no shapes are drawn"
+    def __str__(self): return f'{self.cause}\n{self.explanation}'
+    __repr__ = __str__
+    def _repr_html_(self): return f'<p><strong>{self.cause}</strong><br>{html.escape(self.explanation)}</p>'
+
+def _unexplained(exc, text): return _Unexplained(False, 'unexplained', certain=False, silent=False, message=str(exc) or None, explanation=text)
 
 def _shown(t): return f'{list(t.shape)} {str(t.dtype).removeprefix("torch.")}'
 
@@ -142,7 +144,7 @@ def _not_found(errors):
             'If a loss is worked out by hand there, ask diagnose(loss_func, pred, targ).')
     return _unexplained(exc, f'This {kind} has no tensors in its traceback: nothing that a loss could have compared.')
 
-# %% ../nbs/01b_explain.ipynb #1186a5ed
+# %% ../nbs/01b_explain.ipynb #2105f7d2
 def _explain(exc):
     errors = _chain(exc)
     for e in errors:
@@ -165,7 +167,7 @@ def explain(
         if exc is None: return _unexplained('', f'No error to explain: none is being handled, and none has reached the prompt. {pass_it}')
         if not isinstance(exc, BaseException): return _unexplained('', f'explain wants an error and got {type(exc).__name__}. {pass_it}')
         return _explain(exc)
-    except Exception as e: return _unexplained(exc, f'explain failed on this {type(exc).__name__}, with {type(e).__name__}.')
+    except Exception as e: return _unexplained('', f'explain failed on this {type(exc).__name__}, with {type(e).__name__}.')
 
 # %% ../nbs/01b_explain.ipynb #c863a17a
 def _assumed_pred(learn, targ):
@@ -221,7 +223,7 @@ def _watched(cb, loss_func, *args, **kwargs):
         if d is None or d.silent or isinstance(e, torch.OutOfMemoryError): raise
         raise MismatchError(d) from e
 
-# %% ../nbs/01b_explain.ipynb #2cdb5c70
+# %% ../nbs/01b_explain.ipynb #fee2957f
 class ExplainMismatch(Callback):
     "Ends a failing `fit` in a `MismatchError`; at the first batch tells of silent mismatches, and of a loss or metric that can't fit the targets"
     order = float('inf') # last at each event: batch and prediction are then as the loss will see them
@@ -229,7 +231,6 @@ class ExplainMismatch(Callback):
         self.allow, self.warned, self.unseen = {allow} if isinstance(allow, str) else set(allow), set(), set()
     def __call__(self, event_name): # to look for a method at each of fastai's events would cost more than all the rest
         if event_name in ('before_fit', 'before_batch', 'after_pred', 'after_fit'): return super().__call__(event_name)
-
     def before_fit(self): self.unseen = set() if hasattr(self.learn, 'gather_preds') else {True, False} # training, validation
     def before_batch(self):
         learn = self.learn

@@ -5,15 +5,14 @@
 # %% auto #0
 __all__ = ['final_linear', 'head_table', 'replace_final_linear']
 
-# %% ../nbs/03_head.ipynb #104f0c65
+# %% ../nbs/03_head.ipynb #2c942ac4
 import operator, warnings
+from collections.abc import Sequence
 from contextlib import contextmanager
 from copy import copy
-from types import FunctionType
 
 import pandas as pd, torch, torch.nn.functional as F
 from fastai.learner import Learner
-from fastai.optimizer import OptimWrapper
 from fastai.torch_core import get_random_states, set_random_states, to_device
 from torch import Tensor, fx, nn
 from torch.nn.parameter import is_lazy
@@ -155,7 +154,7 @@ def _shape(o):
     shapes = [_shape(x) for x in o if isinstance(x, (Tensor, dict, list, tuple))] if isinstance(o, (list, tuple)) else []
     return shapes[0] if len(shapes) == 1 else shapes
 
-# %% ../nbs/03_head.ipynb #788014be
+# %% ../nbs/03_head.ipynb #96fbe266
 _ADDS = {nn.CrossEntropyLoss: 'softmax', F.cross_entropy: 'softmax', nn.BCEWithLogitsLoss: 'sigmoid',
          F.binary_cross_entropy_with_logits: 'sigmoid', nn.MultiLabelSoftMarginLoss: 'sigmoid', nn.BCELoss: 'none',
          F.binary_cross_entropy: 'none', nn.NLLLoss: 'none', F.nll_loss: 'none', nn.MSELoss: 'none', F.mse_loss: 'none',
@@ -165,13 +164,13 @@ def _loss_adds(loss)->str:
     "The activation that a loss applies to what it gets, and its name"
     name, inner = getattr(loss, '__name__', type(loss).__name__), loss
     while hasattr(inner, 'func'): inner = inner.func  # fastai's flattened losses, partials
-    adds = _ADDS.get(inner if isinstance(inner, FunctionType) else type(inner))
+    adds = _ADDS.get(type(inner)) or (_ADDS.get(inner) if callable(getattr(inner, '__get__', None)) else None)
     if adds is None and hasattr(loss, 'activation'):
         z = torch.tensor([[-1., 0., 2.]]); a = loss.activation(z)
         adds = next((n for n, t in (('softmax', z.softmax(-1)), ('sigmoid', z.sigmoid()), ('none', z)) if torch.equal(a, t)), None)
     return f"{adds or 'unknown'} ({name})"
 
-# %% ../nbs/03_head.ipynb #70fd5bd5
+# %% ../nbs/03_head.ipynb #47392d4f
 def _run(model, xb)->list: # (name, layer, in_shape, out_shape), as they ran
     "Send a batch through the model and note each layer's shapes; ValueError if it does not go through"
     seen, xb = [], xb if isinstance(xb, (tuple, list)) else (xb,)
@@ -179,19 +178,11 @@ def _run(model, xb)->list: # (name, layer, in_shape, out_shape), as they ran
     hooks = [m.register_forward_hook(note(n)) for n, m in _layers(model)]
     try:
         with _looking(model): model(*to_device(xb, next(model.parameters()).device))
-    except Exception as e:
+    except (RuntimeError, TypeError, IndexError) as e:
         raise ValueError(f"a batch of shape {_shape(xb)} does not go through {type(model).__name__}: pass the inputs it was made for ({e})") from e
     finally:
         for h in hooks: h.remove()
     return seen
-
-# %% ../nbs/03_head.ipynb #56c0a658
-def _block(model, name)->tuple: # (its name, its modules)
-    "The largest part of the model around layer `name` with no weights but linear layers': the head without its pooling"
-    steps = name.split('.')
-    for path in ('.'.join(steps[:i]) for i in range(len(steps)+1)):
-        part = model.get_submodule(path)
-        if all(isinstance(m, nn.Linear) for _, m in _layers(part) if _mixes(m)): return path, set(part.modules())
 
 def head_table(o:nn.Module|Learner, # a model that ends in one linear layer, or a Learner with one
                xb:Tensor|tuple=None, # the model's input, or a tuple of its inputs; None: one batch of the Learner's own
@@ -203,63 +194,49 @@ def head_table(o:nn.Module|Learner, # a model that ends in one linear layer, or 
     states = get_random_states()
     try: seen = _run(model, _own_batch(learn) if xb is None else xb)
     finally: set_random_states(**states)
+    parts, top, block = name[len(prefix):].split('.'), '', model
+    while block is not last and any(_mixes(m) and not isinstance(m, nn.Linear) for _, m in _layers(block)):
+        block, top, parts = getattr(block, parts[0]), f'{top}{parts[0]}.', parts[1:]
+    inner = set(block.modules())
     start = max(i for i, row in enumerate(seen) if row[1] is last)
-    block, within = _block(model, name[len(prefix):])
-    def of_head(n, m): return m in within or (n.rpartition('.')[0] == block.rpartition('.')[0] and not [*m.parameters()])
-    while start and of_head(*seen[start-1][:2]): start -= 1
+    while start and (seen[start-1][1] in inner or not any(True for _ in seen[start-1][1].parameters())): start -= 1
     rows = [dict(name=prefix+n, layer=type(m).__name__, in_shape=i, out_shape=out, params=sum(p.numel() for p in m.parameters()),
                  trainable=any(p.requires_grad for p in m.parameters()), loss_adds='') for n, m, i, out in seen[start:]]
     rows[-1]['loss_adds'] = _loss_adds(learn.loss_func) if learn else 'unknown (no Learner, no loss)'
     return pd.DataFrame(rows)
 
-# %% ../nbs/03_head.ipynb #89a6087c
-def _log_odds(prior, n_out:int)->Tensor: # float64, shape (n_out,)
+# %% ../nbs/03_head.ipynb #0918e90e
+def _log_odds(prior, n_out:int)->Tensor: # float32, shape (n_out,)
     "The logits whose sigmoids are `prior`"
-    try: p = torch.as_tensor(prior).detach().cpu().double()
-    except (TypeError, ValueError, RuntimeError): p = torch.tensor([], dtype=torch.double)
+    p = torch.as_tensor(prior, dtype=torch.float32).detach().cpu()
     if p.shape not in ((), (n_out,)) or not ((0 < p) & (p < 1)).all(): raise ValueError(
-        f"prior is {prior!r}: wanted a probability between 0 and 1, both excluded, or {n_out} of them, one per output (a class never seen gets a small one)")
+        f"prior is {p.tolist()}: wanted a probability between 0 and 1, both excluded, or {n_out} of them (one per output)")
     return p.logit().expand(n_out)
 
-def _put(model, name:str, old:nn.Linear, new:nn.Linear)->None:
-    "Set `new` wherever `old` was; where a module around it states the number of classes, state the new one"
-    for m in model.modules():
-        m._modules.update({k: new for k, c in m._modules.items() if c is old})
-    steps = name.split('.')
-    for m in (model.get_submodule('.'.join(steps[:i])) for i in range(len(steps))):
-        for k in ('num_classes', 'num_labels'):  # timm's and torchvision's word, transformers' word
-            if vars(m).get(k) == old.out_features: setattr(m, k, new.out_features)
-
-def _new_opt(learn)->None:
-    "An optimizer over the parameters as they are now; its settings and the frozen groups stay, its moving averages start anew"
-    old = learn.opt
+def _new_opt(learn:Learner)->None:
+    "An optimizer over the parameters as they are now; groups' settings and what is frozen stay, momenta start anew"
+    hypers, frozen = learn.opt.hypers, getattr(learn.opt, 'frozen_idx', 0)
     learn.create_opt()
-    if len(learn.opt.hypers) == len(old.hypers):
-        for k in old.hypers[0]: learn.opt.set_hyper(k, [h[k] for h in old.hypers])
-        learn.opt.frozen_idx = old.frozen_idx
+    if len(learn.opt.hypers) == len(hypers):
+        for new, old in zip(learn.opt.hypers, hypers): new.update(old)
+    if frozen: learn.freeze_to(frozen)
 
-# %% ../nbs/03_head.ipynb #9fb7222e
-def replace_final_linear(o:nn.Module|Learner, # changed in place; all its other weights stay
+# %% ../nbs/03_head.ipynb #6f663815
+def replace_final_linear(o:nn.Module|Learner, # changed in place; all other weights stay
                          n_out:int, # outputs of the new layer
-                         prior:float|Tensor=None, # share of positives, a float or (n_out,): the bias becomes its log-odds
-                        )->nn.Module|Learner: # the same object; of a model that is itself a linear layer, the new layer
-    "A new last layer, which trains, frozen or not the body; ValueError for a wrong n_out or prior, and as `final_linear`"
-    try: n = 0 if isinstance(n_out, bool) else operator.index(n_out)
-    except TypeError: n = 0
-    if n < 1: raise ValueError(f"n_out is {n_out!r}: wanted a whole number of outputs, 1 or more")
-    bias, learn = None if prior is None else _log_odds(prior, n), o if isinstance(o, Learner) else None
-    (name, old), model = final_linear(o), learn.model if learn else o
-    if is_lazy(old.weight): raise ValueError(f"'{name}' is lazy and has seen no batch, so its inputs are unknown: run one through the model first")
-    if isinstance(model, nn.parallel.DistributedDataParallel): raise ValueError(
-        "a DistributedDataParallel came, which keeps to the weights it was made with: change model.module, then wrap it again")
-    if learn and isinstance(learn.opt_func, OptimWrapper): raise ValueError(
-        "the Learner's opt_func is an optimizer already made, with the old weights: set learn.opt_func = partial(OptimWrapper, opt=...) first")
-    if type(old) is not nn.Linear or old._forward_pre_hooks: warnings.warn(
-        f"'{name}' was a {type(old).__name__} with more to it than nn.Linear; the new layer is a plain nn.Linear", stacklevel=2)
-    new = nn.Linear(old.in_features, n, old.bias is not None or prior is not None, old.weight.device, old.weight.dtype).train(old.training)
-    if prior is not None: new.bias.data.copy_(bias)
-    if name: _put(model, name, old, new)
-    elif learn: learn.model = new
-    if learn and 'n_out' in vars(learn): learn.n_out = n  # vision_learner's note for loggers
-    if learn and learn.opt: _new_opt(learn)
-    return o if name or learn else new
+                         prior:float|Tensor=None, # expected share of positives, a float or (n_out,): sets the bias to its log-odds
+                        )->nn.Module|Learner: # the same object (a model that is a linear layer itself: the new one)
+    "A new last linear layer, and the optimizer rebuilt with it; a prior adds a bias where there was none. ValueError for a wrong n_out or prior, and as `final_linear`"
+    if isinstance(n_out, bool) or not isinstance(n_out, int) or n_out < 1:
+        raise ValueError(f"n_out is {n_out!r}: wanted a whole number of outputs, at least 1")
+    bias = None if prior is None else _log_odds(prior, n_out)
+    learn, (name, old) = o if isinstance(o, Learner) else None, final_linear(o)
+    new = nn.Linear(old.in_features, n_out, bias=old.bias is not None or bias is not None,
+                    device=old.weight.device, dtype=old.weight.dtype).train(old.training)
+    if bias is not None: new.bias.data.copy_(bias)
+    if not name:
+        if not learn: return new
+        learn.model = new
+    else: (learn.model if learn else o).set_submodule(name, new)
+    if learn and learn.opt is not None: _new_opt(learn)
+    return o

@@ -43,12 +43,12 @@ def _grid(shape, x, mark): # SVG of a shape, its first two axes as rows and colu
 def _square(x, y): return f'<rect x="{x+1}" y="{y+1}" width="{CELL-2}" height="{CELL-2}"/>'
 def _circle(x, y): return f'<circle cx="{x+CELL/2}" cy="{y+CELL/2}" r="{CELL/2-1}"/>'
 
-# %% ../nbs/01a_diagnose.ipynb #5e8f8da3
-def _times(shape): return ' \u00d7 '.join(map(str, shape)) if shape else 'one number'
+# %% ../nbs/01a_diagnose.ipynb #a4e8a797
+def _times(shape): return ' \u00d7 '.join(map(str, shape)) or 'without axes'
 def _caption(what, shape): # three lines under a drawing
     n = math.prod(shape)
     each = f'each cell: {_times(shape[2:])}' if len(shape)>2 else ''
-    return [what, _times(shape) if len(shape)<2 else f'{_times(shape)} = {n:,}', f'{n:,} number{"s"*(n!=1)}', each]
+    return [what, _times(shape), f'{n:,} number{"s"*(n!=1)}', each]
 
 def drawing(pred_shape, targ_shape):
     "SVG of the two shapes side by side, with the count of numbers under each."

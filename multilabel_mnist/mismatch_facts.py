@@ -104,6 +104,7 @@ def _first_tensor(o): # of whatever a model or a DataLoader gave: plain, on the 
     if not isinstance(o, Tensor): return torch.empty(0)
     return (torch.zeros_like(o, device='cpu') if o.is_meta else o.detach().cpu()).as_subclass(Tensor)
 
+# %% ../nbs/01a1_facts.ipynb #08fb756c
 class Call:
     "One call of a loss, and what comes of it."
     def __init__(self, loss_func, pred, targ):
@@ -137,6 +138,7 @@ def shown(shape): return str(list(shape))
 def count(n, what): return f'{n} {what}' if n==1 else f'{n} {what}s'
 def unit_free(shape): return tuple(n for n in shape if n!=1)
 
+# %% ../nbs/01a1_facts.ipynb #516e8607
 class Shapes(Call):
     "What the shapes say: P of the prediction, T of the target, N rows, C classes along axis."
     def __init__(self, loss_func, pred, targ):

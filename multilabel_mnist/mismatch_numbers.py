@@ -12,7 +12,7 @@ import torch
 from .mismatch_shapes import CAUSES, Found, cause, find, head, instead, label_axis, like_indices, reorder
 from .mismatch_facts import EACH, INDEX, attempt, count, shown, unit_free
 
-# %% ../nbs/01a3_numbers.ipynb #f9fac645
+# %% ../nbs/01a3_numbers.ipynb #2150ed8e
 @cause()
 def n_outputs(f):
     "As many rows, and another number of outputs than the target has columns."
@@ -21,13 +21,14 @@ def n_outputs(f):
     differ = [i for i,(a,b) in enumerate(zip(P, T)) if a!=b] if len(P)==len(T) else []
     if f.kind in INDEX:
         if differ!=[1] or T[1]<2 or not f.binary or not f.sum_to_1(f.targ, 1): return
-        return Found(f'The target is one-hot over {T[1]} classes, but the network has {P[1]} outputs.', f'Give the network {T[1]} outputs.', (f'{head(T[1], len(P))}\ntarg = targ.argmax(1)',))
+        return Found(f'The target is one-hot over {T[1]} classes, but the network has {P[1]} outputs.', f'Give the network {T[1]} outputs.', (f'{head(f, T[1], len(P))}\ntarg = targ.argmax(1)',))
     if len(differ)==1 and (len(P)<4 or differ==[1]): axis,C,k = differ[0],P[differ[0]],T[differ[0]]
     elif sorted((len(P), len(T)))==[1, 2]: axis,C,k = 1,(*P, 1)[1],(*T, 1)[1]
     else: return
-    fix = head(k, 2 if axis==len(P)-1 else len(P)) + ('\ntarg = targ.unsqueeze(1).float()' if len(T)==1 else '\ntarg = targ.float()')
+    fix = head(f, k, 2 if axis==len(P)-1 else len(P)) + ('\ntarg = targ.unsqueeze(1).float()' if len(T)==1 else '\ntarg = targ.float()')
     return Found(f'The network has {count(C, "output")} per row, but the target has {count(k, "column")}.', f'Give the network {count(k, "output")}, or look for the columns that the target gained or lost.', (fix,))
 
+# %% ../nbs/01a3_numbers.ipynb #516d7c88
 @cause()
 def rows(f):
     "Predictions and targets that are not equally many."
@@ -43,11 +44,11 @@ def rows(f):
         m = k//n
         wrong,do = f'There are {m} times as many rows of targets ({k}) as of predictions ({n}).',f'If each item has {m} targets, let the network predict {m} times per item.'
         fixes = (f'pred = pred.repeat_interleave({m}, 0) # if each item has {m} targets, in this order',)
-        if each and len(P)==len(T)==2: do,fixes = f'{do[:-1]}: a view(-1, {P[1]}) may have hidden that.',(f'{head(m*P[1])}\ntarg = targ.reshape({n}, {m*P[1]}).float() # an item\'s targets in one row, as before the view',*fixes)
+        if each and len(P)==len(T)==2: do,fixes = f'{do[:-1]}: a view(-1, {P[1]}) may have hidden that.',(f'{head(f, m*P[1])}\ntarg = targ.reshape({n}, {m*P[1]}).float() # an item\'s targets in one row, as before the view',*fixes)
     elif k and n%k==0 and n>k: fixes = (f'targ = targ.repeat_interleave({n//k}, 0) # if each target belongs to {n//k} predictions, in this order',)
     return Found(wrong, do, fixes)
 
-# %% ../nbs/01a3_numbers.ipynb #7aa5276b
+# %% ../nbs/01a3_numbers.ipynb #86baefcd
 @cause(*INDEX, *EACH)
 def class_weight_length(f):
     "Class weights, and not one for each class."
@@ -62,11 +63,12 @@ def class_weight_length(f):
     wrong,do = f'{name} has the shape {shown(w.shape)}{laid}, but {count(C, "class") if C==1 else f"{C} classes"} want a weight each, in the shape {like}.','Work out one weight per class, over all classes.'
     labels = 'targ.reshape(-1)' if not f.targ.is_floating_point() else f'targ.argmax({f.axis}).reshape(-1)'
     if index: fix = f'n = torch.bincount({labels}, minlength={C}) # of the whole training set, not of one batch\nloss_func = nn.CrossEntropyLoss(weight=n.sum() / ({C}*n.clamp_min(1)))'
+    elif f.kind=='probs': fix = f'loss_func = nn.BCELoss(weight=torch.ones({like})) # the weights of your classes'
     else: fix = f'pos = targ.reshape(pred.shape).reshape(len(pred), {C}, -1).float().mean((0, 2)) # in the whole training set\nloss_func = nn.BCEWithLogitsLoss(pos_weight=((1-pos) / pos.clamp_min(.01)).reshape({like}))\ntarg = targ.reshape(pred.shape).float()'
     if index and f.flat: fix += f'\npred,targ = pred.movedim({f.axis}, -1).reshape(-1, {C}),targ.movedim({f.axis}, -1).reshape(-1)' if f.axis<len(f.T) else f'\npred,targ = pred.reshape(-1, {C}),targ.reshape(-1)'
     return Found(wrong, do, (fix,))
 
-# %% ../nbs/01a3_numbers.ipynb #5f3deb82
+# %% ../nbs/01a3_numbers.ipynb #97cd836e
 @cause(*INDEX, *EACH)
 def target_dtype(f):
     "A target of a type that the loss can't take, or that changes the type of the loss."
@@ -76,13 +78,13 @@ def target_dtype(f):
     if f.kind in INDEX and f.failed and (f.T!=f.P or f.kind=='nll') and not f.passes(targ=zt):
         if f.whole: return Found(f'{f.name} wants class indices as int64, but the target is {theirs}.', 'Convert the labels, best where the data set makes them.', ('targ = targ.long()',))
         return Found(f'{f.name} wants class indices, but the target holds {theirs} quantities such as {t.flatten()[0].item():g}.', 'For quantities use a loss that measures a distance.',
-            ('loss_func = nn.MSELoss()\ntarg = targ.reshape(pred.shape)' if f.same_count else f'{head(1)}\nloss_func = nn.MSELoss()\ntarg = targ.unsqueeze(1)',))
+            ('loss_func = nn.MSELoss()\ntarg = targ.reshape(pred.shape)' if f.same_count else f'{head(f, 1)}\nloss_func = nn.MSELoss()\ntarg = targ.unsqueeze(1)',))
     if f.kind in EACH and f.failed and t.dtype!=f.pred.dtype and not f.passes(zp, zt) and f.passes(zp, zt.to(f.pred.dtype)):
         return Found(f'{f.name} wants a target of the type of the prediction, {ours}, but it is {theirs}.', 'Convert the target.', ('targ = targ.to(pred.dtype)',))
     if t.dtype==torch.float64!=f.pred.dtype and getattr(f.trial.value, 'dtype', None)==torch.float64:
         return Found(f'The target is float64 beside a {ours} prediction, probably by accident: the loss becomes float64 too, slower, and refused by some devices.', 'Convert the target.', ('targ = targ.to(pred.dtype)',), certain=False)
 
-# %% ../nbs/01a3_numbers.ipynb #6470411a
+# %% ../nbs/01a3_numbers.ipynb #ef90cd2e
 def _renumber(f, bad, inside, hi): # (what to do, fixes) for labels that a softmax loss has no output for
     odd = bad.unique()
     flat = '' if f.axis==1 and not f.flat else f'\npred,targ = pred.movedim({f.axis}, -1).reshape(-1, {f.C}),targ.reshape(-1)'
@@ -91,8 +93,8 @@ def _renumber(f, bad, inside, hi): # (what to do, fixes) for labels that a softm
     if odd[0]<0: return 'If negative ones mark what does not count, tell the loss so.',(f'loss_func = {loss}(ignore_index=-100)\ntarg = torch.where(targ<0, -100, targ).long(){flat}',)
     if f.C==2 and len(odd)==1 and hi>2 and not (inside==1).any(): return f'It is a mask stored as 0 and {hi}: make it 0 and 1.',('targ = (targ > 0).long()',)
     if hi==f.C and not (inside==0).any(): return 'They are counted from 1: subtract 1.',('targ = targ - 1', occurring)
-    if len(odd)==1 and hi==255: return 'If 255 marks what does not count, tell the loss so.',(f'loss_func = {loss}(ignore_index=255)\ntarg = targ.long(){flat}',)
-    return f'Give the network {hi+1} outputs, or number the classes that occur from 0.',(head(hi+1, len(f.P)), *((occurring,) if len(odd)+inside.unique().numel()<=f.C else ()))
+    if len(odd)==1 and hi==255 and inside.numel(): return 'If 255 marks what does not count, tell the loss so.',(f'loss_func = {loss}(ignore_index=255)\ntarg = targ.long(){flat}',)
+    return f'Give the network {hi+1} outputs, or number the classes that occur from 0.',(head(f, hi+1, len(f.P)) + ('' if f.loss.weight is None else f'\nloss_func = {loss}() # its weights were for {f.C} classes'), *((occurring,) if len(odd)+inside.unique().numel()<=f.C else ()))
 
 @cause(*INDEX)
 def label_out_of_range(f):
@@ -105,7 +107,7 @@ def label_out_of_range(f):
     return Found(f'With {count(f.C, "output")} the labels run from 0 to {f.C-1}, but these run from {t.min()} to {t.max()}.', do, fixes,
         whose=f'{bad[0]} is a label in the target {shown(f.T)}, and {f.C} the number of outputs, axis {f.axis} of the prediction {shown(f.P)}.')
 
-# %% ../nbs/01a3_numbers.ipynb #05cf3bcb
+# %% ../nbs/01a3_numbers.ipynb #303818f9
 @cause('probs', 'nll')
 def missing_activation(f):
     "Raw outputs where the loss wants probabilities, or probabilities where it wants their logarithm."
@@ -129,12 +131,12 @@ def target_range(f):
     k = int(hi)+1
     if f.two_valued and lo<=0: do,fix = f'They stand for no and yes, stored as {lo:g} and {hi:g}: make them 0 and 1.','targ = (targ > 0).float()'
     elif f.two_valued and (lo, hi)==(1, 2): do,fix = 'They are counted from 1: subtract 1.','targ = (targ - 1).float()'
-    elif lo>=0 and f.whole and hi<100 and unit_free(f.T)==unit_free((f.N,)): do,fix = f'If they are class indices, give the network {k} outputs and one-hot encode them.',f'{head(k)}\ntarg = F.one_hot(targ.reshape(-1).long(), {k}).float()'
+    elif lo>=0 and f.whole and hi<100 and unit_free(f.T)==unit_free((f.N,)): do,fix = f'If they are class indices, give the network {k} outputs and one-hot encode them.',f'{head(f, k)}\ntarg = F.one_hot(targ.reshape(-1).long(), {k}).float()'
     elif 0<=lo and hi<=255: do,fix = 'Divide by the largest value that they can have.',f'targ = targ.float() / {255 if hi>10 else format(hi, "g")}'
     else: do,fix = 'For quantities use a loss that measures a distance.','loss_func = nn.MSELoss()\ntarg = targ.reshape(pred.shape).float()'
     return Found(wrong, do, (fix,))
 
-# %% ../nbs/01a3_numbers.ipynb #b04c0833
+# %% ../nbs/01a3_numbers.ipynb #5b4a807f
 def _blind_to_order(f): # does reversing the targets change nothing?
     ramp = torch.linspace(.1, .9, f.pred.numel())
     a,b = (attempt(f.loss_func, ramp.reshape(f.P), t.reshape(f.T)).value for t in (ramp, ramp.flip(0)))
@@ -152,8 +154,8 @@ def silent_broadcast(f):
     do,fix = 'Make the shapes equal.','pred,targ = torch.broadcast_tensors(pred, targ) # if that is what you mean'
     if f.same_count: do,fix = 'Give the target the shape of the prediction.','targ = targ.reshape(pred.shape)'
     elif row and like_indices(f, f.P[1]): do,fix = 'One-hot encode the labels.',f'targ = F.one_hot(targ.reshape(-1).long(), {f.P[1]}).float()'
-    elif row: do,fix = 'Give the network one output per row, and the target its shape.',f'{head(1)}\ntarg = targ.reshape(-1, 1).float()'
-    elif len(f.P)==len(f.T)==2 and f.P==(f.T[0], 1): do,fix = f'Give the network {f.T[1]} outputs.',head(f.T[1])
+    elif row: do,fix = 'Give the network one output per row, and the target its shape.',f'{head(f, 1)}\ntarg = targ.reshape(-1, 1).float()'
+    elif len(f.P)==len(f.T)==2 and f.P==(f.T[0], 1): do,fix = f'Give the network {f.T[1]} outputs.',head(f, f.T[1])
     return Found(wrong, do, (fix,), certain)
 
 # %% ../nbs/01a3_numbers.ipynb #b8f73c5e
@@ -183,7 +185,7 @@ def double_activation(f):
     elif rows and f.T!=f.P and not f.flat: fixes += ('loss_func = nn.NLLLoss()\npred = pred.clamp_min(1e-12).log()',)
     return Found(f'The prediction has probably been through a {first} already ({clue}), and {f.name} applies a {second} to it.', 'Let the model return raw outputs.', fixes, certain=False)
 
-# %% ../nbs/01a3_numbers.ipynb #bf89b95f
+# %% ../nbs/01a3_numbers.ipynb #ae72eb01
 def _for_accuracy(f): # (wrong, do, fixes) of accuracy and error_rate, or None
     P,T = f.P,f.T
     if T==P and f.C>1: return (f'the target holds {f.C} numbers per row', 'For one class per row give it the index; for several use accuracy_multi.',
@@ -204,7 +206,7 @@ def metric_mismatch(f):
     if f.failed and axis is not None and f.P[axis]>1:
         plain = 'from fastai.metrics import accuracy\nloss_func = accuracy' if axis==len(f.P)-1 else 'from functools import partial\nfrom fastai.metrics import accuracy\nloss_func = partial(accuracy, axis=1)'
         return Found(f'{f.name} wants a 0 or a 1 for each of the {f.P[axis]} classes, but the target holds one class index per row.', 'For one class per row use accuracy.', (plain,))
-    if f.refused and f.P[:1]==f.T[:1]: return Found(f'{f.name} wants a 0 or a 1 for each of {shown(f.P)}, and the target is {shown(f.T)}.', 'Give the network as many outputs as the target has columns.', (head((*f.T, 1)[1]),))
+    if f.refused and f.P[:1]==f.T[:1]: return Found(f'{f.name} wants a 0 or a 1 for each of {shown(f.P)}, and the target is {shown(f.T)}.', 'Give the network as many outputs as the target has columns.', (head(f, (*f.T, 1)[1]),))
     if f.fits and f.whole and not f.binary: return Found(f'{f.name} takes every number but 0 for a yes, and the target runs from {f.lo:g} to {f.hi:g}.', 'Give it zeros and ones.', ('targ = (targ > 0).float()',))
 
 # %% ../nbs/01a3_numbers.ipynb #1f193dd0

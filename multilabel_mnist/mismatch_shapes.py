@@ -8,9 +8,10 @@ __all__ = ['CAUSES', 'Found', 'Cause', 'cause', 'find', 'prediction_dtype', 'ins
            'empty_target', 'squeezed_batch', 'trailing_axis', 'extra_target_axis', 'reorder', 'class_axis',
            'mask_channels']
 
-# %% ../nbs/01a2_shapes.ipynb #f5dc6f94
+# %% ../nbs/01a2_shapes.ipynb #cb4986f4
 from dataclasses import dataclass
 from itertools import permutations
+import torch
 from torch import Tensor
 from .mismatch_facts import EACH, INDEX, Facts, count, shown, unit_free
 
@@ -50,14 +51,16 @@ def prediction_dtype(f):
     if not f.failed or f.pred.is_floating_point() or not f.pred.numel(): return
     return Found(f'The prediction is {str(f.pred.dtype)[6:]}: answers, after an argmax or a threshold, and no loss can be derived from those.', 'Give the loss what the model returned.', ('pred = model(x)',))
 
-# %% ../nbs/01a2_shapes.ipynb #b03a35f8
+# %% ../nbs/01a2_shapes.ipynb #88aab52d
 def instead(f, name, args='', note=''): # code for another loss, flattened where theirs is
     ours = f.loss.fastai and not f.metric
     new = f'from fastai.losses import {name}Flat\nloss_func = {name}Flat({args})' if ours else f'loss_func = nn.{name}()'
     return f'{new} # {note}' if note else new
 
-def head(n, ndim=2): # code for a last layer with n outputs, of predictions with so many axes and the classes along axis 1
-    return f'model[-1] = nn.Linear(model[-1].in_features, {n})' if ndim<3 else f'model[-1] = nn.Conv{ndim-2}d(model[-1].in_channels, {n}, 1)'
+def head(f, n, ndim=2): # code for a last layer with n outputs, of predictions with so many axes and the classes along axis 1
+    at,note = (-2, ' # in front of its activation') if f.kind in ('probs', 'nll') else (-1, '')
+    new = f'nn.Linear(model[{at}].in_features, {n})' if ndim<3 else f'nn.Conv{ndim-2}d(model[{at}].in_channels, {n}, 1)'
+    return f'model[{at}] = {new}{note}'
 
 # %% ../nbs/01a2_shapes.ipynb #67513dc8
 def label_axis(f): # the axis of the prediction that the target lacks, where it holds one number per place
@@ -69,7 +72,7 @@ def like_indices(f, C): # do the values look like indices of C classes?
     if C==1: return f.hi>1 and not f.two_valued
     return f.hi<C and (C==2 or f.hi>1 or len(f.P)>2 or not f.targ.is_floating_point()) # 0. and 1. beside 1,000 outputs are no indices
 
-# %% ../nbs/01a2_shapes.ipynb #fb1f0720
+# %% ../nbs/01a2_shapes.ipynb #f2524d3c
 @cause(*EACH)
 def class_indices_for_bce(f):
     "One class index per row, where the loss wants a number for each class."
@@ -80,16 +83,19 @@ def class_indices_for_bce(f):
     axis = axis or 1; C,places,last = P[axis],P[:axis]+P[axis+1:],axis==len(P)-1
     if not like_indices(f, C): return
     if C==1: return Found(f'The network has one output per row, but the target holds class indices up to {f.hi:g}.', 'Give the network an output per class, and one-hot encode the labels.',
-        (f'{head(int(f.hi)+1)}\ntarg = F.one_hot(targ.reshape(-1).long(), {int(f.hi)+1}).float()',))
+        (f'{head(f, int(f.hi)+1)}\ntarg = F.one_hot(targ.reshape(-1).long(), {int(f.hi)+1}).float()',))
     labels = 'targ.long()' if f.T==places else f'targ.reshape({"pred.shape[:-1]" if last else "pred.shape[:1]+pred.shape[2:]"}).long()'
     wrong = f'{f.name} wants {"a number" if f.kind=="distance" else "a 0 or a 1"} for each of the {C} classes, but the target holds one class index for each {"row" if len(P)==2 else "place"}'
     if paired: wrong += f", and a view(-1, {C}) has laid the labels of {C} rows side by side"
     one_hot = f'targ = F.one_hot({labels}, pred.shape[{axis}]){"" if last else f".movedim(-1, {axis})"}.float()'
+    if f.kind=='distance': return Found(f'{wrong}.', 'One-hot encode the labels.', (one_hot,))
     softmax = instead(f, 'CrossEntropyLoss', '' if last else 'axis=1', 'softmax: one class per row' + (', and no sigmoid in the model' if f.kind=='probs' else ''))
-    softmax += f'\ntarg = {labels}' + ('' if axis==1 or f.loss.fastai else '\npred = pred.movedim(-1, 1)')
-    return Found(f'{wrong}.', 'One-hot encode the labels, or keep them and use a softmax loss.', (one_hot,) if f.kind=='distance' else (one_hot, softmax))
+    if f.T!=places or f.targ.dtype!=torch.int64: softmax += f'\ntarg = {labels}'
+    if axis!=1 and not f.loss.fastai: softmax += '\npred = pred.movedim(-1, 1)'
+    ours = 'from multilabel_mnist.labels import BCEOneHotLossFlat\nloss_func = BCEOneHotLossFlat() # one-hot encodes the labels itself'
+    return Found(f'{wrong}.', 'One-hot encode the labels, or keep them and use a softmax loss.', (one_hot, softmax) + ((ours,) if f.loss.fastai and f.kind=='sigmoid' and f.T==places==f.P[:1] else ()))
 
-# %% ../nbs/01a2_shapes.ipynb #27a9efdc
+# %% ../nbs/01a2_shapes.ipynb #15a50bf6
 @cause(*INDEX)
 def single_logit_softmax(f):
     "One output per row, whose softmax is always 1."
@@ -98,7 +104,7 @@ def single_logit_softmax(f):
     if not column and not flat: return
     k = max(int(f.hi)+1, 2)
     sigmoid = 'loss_func = nn.BCEWithLogitsLoss()\ntarg = targ.reshape(pred.shape).float()'
-    outputs = f'{head(k, len(f.P))}\ntarg = targ.reshape({"pred.shape[:1]+pred.shape[2:]" if column else "-1"}).long()'
+    outputs = f'{head(f, k, len(f.P))}\ntarg = targ.reshape({"pred.shape[:1]+pred.shape[2:]" if column else "-1"}).long()'
     return Found(f'{f.name} compares the outputs of a row with each other, but a row has only one: its softmax is always 1, and label 0 the only label.',
         'For two classes use a sigmoid loss, otherwise give the network an output per class.', (sigmoid, outputs) if f.hi<=1 else (outputs,))
 
@@ -106,9 +112,9 @@ def single_logit_softmax(f):
 def one_hot_for_softmax(f):
     "Rows of zeros and a one, where the loss wants the index of the one."
     if not f.refused or f.C==1 or f.lo<0: return
-    t,axis,code = f.targ,f.axis,'targ'
+    t,axis,code = f.targ,f.axis,'targ.int()' if f.targ.dtype==torch.bool else 'targ'
     if f.T!=f.P:
-        if f.same_count and len(f.T)==1: t,code = t.reshape(f.P),'targ.reshape(pred.shape)'
+        if f.same_count and len(f.T)==1: t,code = t.reshape(f.P),f'{code}.reshape(pred.shape)'
         elif len(f.P)>2 and f.T==f.places+(f.C,): axis = len(f.T)-1
         elif not (len(f.P)==len(f.T)==2 and f.N==f.T[0] and 1<f.T[1]<f.C): return
     if not f.sum_to_1(t, axis): return
@@ -117,7 +123,7 @@ def one_hot_for_softmax(f):
     return Found(f'The target holds a row of probabilities for each prediction, which {f.name} can not take.', 'Use the loss that takes them.',
         (f'loss_func = nn.CrossEntropyLoss(){move}' + ('' if code=='targ' else f'\ntarg = {code}'),))
 
-# %% ../nbs/01a2_shapes.ipynb #2b63746b
+# %% ../nbs/01a2_shapes.ipynb #f0080c8e
 @cause(*INDEX)
 def multi_hot_for_softmax(f):
     "Several ones in a row, or none, where the loss shares out exactly one."
@@ -131,11 +137,11 @@ def multi_hot_for_softmax(f):
     if not odd.numel(): return
     certain = f.failed or (f.binary and bool((odd>1).any()))
     fix = instead(f, 'BCEWithLogitsLoss') + f'\ntarg = targ{"" if len(f.T)>1 else ".reshape(pred.shape)"}.float()'
-    if columns and f.T!=f.P: fix = f'{head(f.T[1])}\n{fix}'
+    if columns and f.T!=f.P: fix = f'{head(f, f.T[1])}\n{fix}'
     return Found(f'A row of the target adds up to {odd.flatten()[0].item():.3g}: it {"names" if certain else "probably names"} several classes, or none, where {f.name} shares out exactly 1.',
         'Use a sigmoid loss, which asks about each class by itself.', (fix,), certain)
 
-# %% ../nbs/01a2_shapes.ipynb #1bf38d79
+# %% ../nbs/01a2_shapes.ipynb #9d6f1978
 @cause()
 def empty_target(f):
     "No label reached the loss."
@@ -145,7 +151,7 @@ def empty_target(f):
         return Found(f'The target {shown(f.T)} is empty: no label reached the loss.', 'Look at what the DataLoader yields: a label column that was not named, or a filter that left nothing.',
             (unlabelled if f.kind in INDEX else none,))
     ignored = f.loss.ignore_index
-    if f.kind in INDEX and f.fits and f.T!=f.P and bool((f.targ==ignored).all()):
+    if f.kind in INDEX and f.fits and f.T!=f.P and bool((f.targ==ignored).all()) and not f.failed and bool(f.trial.value.isnan().any()):
         return Found(f'Every label is {ignored}, which {f.name} ignores: its mean is taken over nothing and is nan.', 'Skip such batches, or sum the loss and divide by the number of labels that count.',
             (f'loss_func = lambda pred, targ: F.cross_entropy(pred, targ, ignore_index={ignored}, reduction="sum") / (targ!={ignored}).sum().clamp_min(1)',))
 
@@ -173,6 +179,7 @@ def trailing_axis(f):
     return Found(f'Both hold {count(f.pred.numel(), "number")}, but the {more} has an axis of length 1 that the {less} lacks, or has elsewhere.', 'Give the target the shape of the prediction.',
         ('targ = targ.reshape(pred.shape).float()', 'pred = pred.reshape(targ.shape)\ntarg = targ.float()'))
 
+# %% ../nbs/01a2_shapes.ipynb #b87bea66
 @cause()
 def extra_target_axis(f):
     "An axis of the target that the prediction has no room for."
@@ -222,7 +229,7 @@ def class_axis(f):
     return Found(f'{f.name} reads axis {f.axis} as the classes, but the {P[axis]} classes lie along axis {axis}.', 'Tell the loss where they are.' if f.flat else 'Move them to where it reads.', (fix,),
         whose=f'{shown(f.places)} is what is left of the prediction {shown(P)} without axis {f.axis}, which {f.name} takes for the classes; {shown(T)} is the target.')
 
-# %% ../nbs/01a2_shapes.ipynb #e66c8153
+# %% ../nbs/01a2_shapes.ipynb #b411a49d
 @cause(*INDEX, *EACH)
 def mask_channels(f):
     "A mask with other channels than the network has maps."
@@ -238,5 +245,5 @@ def mask_channels(f):
         code = f'rgb = targ{".movedim(1, -1)" if first else ""}\ncolours = rgb.reshape(-1, {k}).unique(dim=0) # take these from all masks, not from one batch\ntarg = (rgb.unsqueeze(-2)==colours).all(-1).int().argmax(-1)'
         return Found(wrong, 'Read the mask as one channel of class indices.', (one, code) if f.hi<f.C else (code, one))
     if P[1]==1: return Found(wrong, 'Read the mask as one grey channel.', (f'targ = ({grey} > {f.hi/2:g}).float()' if f.hi>1 else f'targ = {grey}.float()',))
-    fix = f'{head(k, len(P))}\ntarg = targ{"" if first else ".movedim(-1, 1)"}.float()' + (f' / {f.hi:g}' if f.hi>1 else '')
+    fix = f'{head(f, k, len(P))}\ntarg = targ{"" if first else ".movedim(-1, 1)"}.float()' + (f' / {f.hi:g}' if f.hi>1 else '')
     return Found(wrong, f'Give the network {count(k, "map")}, or the mask {P[1]} channels.', (fix,))

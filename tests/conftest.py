@@ -17,6 +17,11 @@ PACKAGE = ROOT / "multilabel_mnist"
 MODULES = sorted(p for p in PACKAGE.glob("*.py") if not p.name.startswith("_"))
 
 
+def pytest_configure(config):
+    for noise in ("ignore:`torch.jit.script` is deprecated:FutureWarning", "ignore:The 'mode.chained_assignment' option"):  # torchvision's and fastai's
+        config.addinivalue_line("filterwarnings", noise)
+
+
 def run(*command, cwd=ROOT, **extra):
     """Runs a command on the embedded digits and returns it finished, stdout and stderr in one text."""
     env = environment("embedded") | {"MPLBACKEND": "agg"} | extra

@@ -11,7 +11,6 @@ from fastai.learner import load_learner
 from fastai.losses import BCEWithLogitsLossFlat, CrossEntropyLossFlat, MSELossFlat
 from fastai.metrics import F1Score, F1ScoreMulti
 from multilabel_mnist.explain import ExplainMismatch, MismatchError, explain
-from multilabel_mnist.mismatch import diagnose
 
 # a failing loop in which no variable has a telling name
 FAILS = """
@@ -29,9 +28,6 @@ def caught(f, *args):
     try: f(*args)
     except Exception as e: return e
     pytest.fail('nothing was raised')
-
-broadcast = diagnose(nn.MSELoss(), torch.zeros(4, 1), torch.zeros(4))
-all_causes = pytest.mark.skipif(broadcast.ok, reason='diagnose does not know every cause yet')
 
 ## in a Jupyter kernel, in IPython, in a script
 
@@ -53,7 +49,7 @@ def test_a_bare_explain_after_a_failed_cell_in_jupyter():
     text, = [o.data for o in outs[4] if 'data' in o]
     assert SAYS in text['text/plain'] and '[4, 3]' in text['text/plain'] and 'text/html' in text
     assert 'no tensors' in shown(outs[6])
-    assert '[2, 3]' in shown(outs[8]) and '[2]' in shown(outs[8])
+    assert 'label-out-of-range' in shown(outs[8])
 
 def test_a_bare_explain_in_ipython():
     code = f"""
@@ -109,7 +105,6 @@ def flat_by_name():
     guess = net(batch())
     return flat(guess, labels)
 
-@all_causes
 @pytest.mark.parametrize('f', [
     plain, flat_by_name,
     lambda: bce(net(batch()), labels), lambda: bce(target=labels, input=net(batch())), lambda: flat(net(batch()), labels),
@@ -137,7 +132,6 @@ def test_a_loss_of_ones_own():
     d = explain(caught(count_loss, torch.zeros(4, 3), torch.zeros(4, 2)))
     assert not d.ok and d.pred_shape == (4, 3)
 
-@all_causes
 def test_follows_chained_errors():
     def because():
         try: plain()
@@ -161,7 +155,7 @@ def test_says_plainly_what_it_can_not_do():
     for exc, fragment in cases:
         d = explain(exc)
         assert d.cause == 'unexplained' and not d.ok and not d.certain
-        assert fragment in d.explanation and fragment in str(d) and d._repr_html_()
+        assert fragment in d.explanation and fragment in str(d) and '<svg' not in d._repr_html_()
 
 def test_a_fitting_loss_is_not_blamed():
     class Moody(nn.CrossEntropyLoss):
@@ -223,7 +217,6 @@ def test_explain_reads_the_learner_where_the_flat_loss_holds_640():
     assert 'torch.Size([64])' in str(e) and 'torch.Size([640])' in str(e)
     assert d.cause == SAYS and d.pred_shape == (64, 10) and d.targ_shape == (64,)
 
-@all_causes
 def test_explain_reads_a_failed_metric():
     d = explain(caught(learner(ROWS, loss=BCEWithLogitsLossFlat(), metrics=accuracy).fit, 1))
     assert d.cause == 'metric-mismatch'
@@ -254,7 +247,6 @@ def test_however_it_is_given(how):
     if how == 'add_cb': learn.add_cb(ExplainMismatch())
     with pytest.raises(MismatchError): learn.fit(1, cbs=ExplainMismatch() if how == 'fit' else None)
 
-@all_causes
 def test_a_later_batch_is_explained_too():
     learn = learner(torch.cat([Y, torch.full((64,), 12)]), cbs=ExplainMismatch())
     with pytest.raises(MismatchError) as info: learn.fit(1)
@@ -273,7 +265,6 @@ def test_an_error_that_is_no_mismatch_passes_untouched():
     learn.loss_func = cancels
     learn.fit(1)
 
-@all_causes
 def test_a_certain_silent_mismatch_stops_the_first_batch():
     learn = learner(MULTI, loss=nn.CrossEntropyLoss(), cbs=ExplainMismatch())
     with pytest.raises(MismatchError) as info: learn.fit(1)
@@ -282,7 +273,6 @@ def test_a_certain_silent_mismatch_stops_the_first_batch():
     with pytest.raises(MismatchError) as info: learn.fit(1)
     assert info.value.diagnosis.cause == 'silent-broadcast' and len(learn.ran) == 1
 
-@all_causes
 def test_and_the_first_batch_of_validation():
     learn = learner(torch.rand(128, 10).softmax(1), loss=nn.CrossEntropyLoss(), cbs=ExplainMismatch())
     learn.dls.valid.dataset[:] = [(x, y) for (x,_),y in zip(learn.dls.valid.dataset, MULTI)]
@@ -293,7 +283,6 @@ def test_a_deliberate_one_passes():
     for allow in ('multi-hot-for-softmax',), 'multi-hot-for-softmax', ['multi-hot-for-softmax']:
         learner(MULTI, loss=nn.CrossEntropyLoss(), cbs=ExplainMismatch(allow=allow)).fit(1)
 
-@all_causes
 def test_an_uncertain_one_warns_once():
     learn = learner(Y, loss=CrossEntropyLossFlat(), cbs=ExplainMismatch())
     learn.model = nn.Sequential(learn.model, nn.Softmax(1))
@@ -303,14 +292,12 @@ def test_an_uncertain_one_warns_once():
         learn.fit(1)
     assert len([w for w in seen if 'double-activation' in str(w.message)]) == 1
 
-@all_causes
 @pytest.mark.parametrize('y,loss,cause', [(Y, BCEWithLogitsLossFlat(), SAYS), (MULTI, CrossEntropyLossFlat(), None), (MULTI, nn.CrossEntropyLoss(), None)])
 def test_a_loss_that_contradicts_the_block_is_told_before_the_model_runs(y, loss, cause):
     learn = learner(y, loss=loss, cbs=ExplainMismatch())
     with pytest.raises(MismatchError) as info: learn.fit(1)
     assert learn.ran == [] and cause in (None, info.value.diagnosis.cause)
 
-@all_causes
 @pytest.mark.parametrize('y,loss,metric', [(ROWS, BCEWithLogitsLossFlat(), accuracy), (Y, CrossEntropyLossFlat(), accuracy_multi),
     (Y, CrossEntropyLossFlat(), partial(accuracy_multi, thresh=0.2)), (Y, CrossEntropyLossFlat(), F1ScoreMulti()), (ROWS, BCEWithLogitsLossFlat(), F1Score(average='macro'))])
 @pytest.mark.parametrize('c', [10, None], ids=['with-vocab', 'without'])
