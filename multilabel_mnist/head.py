@@ -184,6 +184,7 @@ def _run(model, xb)->list: # (name, layer, in_shape, out_shape), as they ran
         for h in hooks: h.remove()
     return seen
 
+# %% ../nbs/03_head.ipynb #006853b9
 def head_table(o:nn.Module|Learner, # a model that ends in one linear layer, or a Learner with one
                xb:Tensor|tuple=None, # the model's input, or a tuple of its inputs; None: one batch of the Learner's own
               )->pd.DataFrame: # name, layer, in_shape, out_shape, params, trainable, loss_adds
