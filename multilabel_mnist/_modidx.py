@@ -224,6 +224,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                          'multilabel_mnist.labels._copy_tl': ('labels.html#_copy_tl', 'multilabel_mnist/labels.py'),
                                          'multilabel_mnist.labels._rows': ('labels.html#_rows', 'multilabel_mnist/labels.py'),
                                          'multilabel_mnist.labels._target_tfm': ('labels.html#_target_tfm', 'multilabel_mnist/labels.py'),
+                                         'multilabel_mnist.labels._tensor': ('labels.html#_tensor', 'multilabel_mnist/labels.py'),
                                          'multilabel_mnist.labels._to_index': ('labels.html#_to_index', 'multilabel_mnist/labels.py'),
                                          'multilabel_mnist.labels._to_rows': ('labels.html#_to_rows', 'multilabel_mnist/labels.py'),
                                          'multilabel_mnist.labels._translate': ('labels.html#_translate', 'multilabel_mnist/labels.py'),

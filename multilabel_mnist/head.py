@@ -64,6 +64,7 @@ def _sources(model)->list|None: # names in the order of registration; None: forw
         if node.op == 'call_module' and _mixes(mods[node.target]): found.add(node.target)
         elif node.op == 'get_attr' and node.target in params and params[node.target].ndim > 1: found.add(node.target)
         else: todo += node.all_input_nodes
+    if isinstance(graph.output_node().args[0], tuple): found = {n for n in found if n in mods and _has_linear(mods[n])} or found  # features beside logits
     return [n for n in [*mods, *params] if n in found]
 
 # %% ../nbs/03_head.ipynb #b5f63295

@@ -13,12 +13,13 @@ from pathlib import Path
 
 import numpy as np, pandas as pd, torch, torch.nn.functional as F
 from fastai.vision.all import Callback, DataLoaders, Datasets, Learner, PILBase, ProgressCallback, Resize, TensorImageBW, show_image
-from fastcore.all import L, noop, patch
+from fastcore.all import CollBase, L, noop, patch
 from matplotlib import pyplot as plt
 from PIL import Image
 from torch import Tensor, nn
 
 from .calibrate import SigmoidCalibrator, margins, tune_thresholds, _scores, _targets
+from .labels import _tensor
 from .data import PixelDL, grey_image
 
 _all_ = ['SigmoidCalibrator', 'margins', 'tune_thresholds']  # so that inference has them, too
@@ -26,9 +27,9 @@ _all_ = ['SigmoidCalibrator', 'margins', 'tune_thresholds']  # so that inference
 # %% ../nbs/05_inference.ipynb #7e468b9c
 def _threshold(t, c:int): # a float, or a float32 tensor (C,)
     "One threshold, or one per class; ValueError outside [0, 1] or of another length"
-    ts = torch.as_tensor(t, dtype=torch.float32).detach().cpu()
+    ts = _tensor(t, 'threshold', 'a number from 0 to 1, or one per class').detach().cpu().float()
     if ts.shape not in ((), (c,)) or not ((0 <= ts) & (ts <= 1)).all():
-        raise ValueError(f"threshold is {ts.tolist()}: wanted a number from 0 to 1 (a probability, no logit), or {c} of them, one per class")
+        raise ValueError(f"threshold is {t}: wanted a number from 0 to 1 (a probability, no logit), or {c} of them, one per class")
     return ts if ts.ndim else float(t)
 
 # %% ../nbs/05_inference.ipynb #f3826392
@@ -243,6 +244,6 @@ def sigmoid_preds(
            None: "does not say what its outputs are: they are taken for logits of sigmoids; if a softmax was trained, use SigmoidCalibrator('softmax')"}
     if kind in why and calibrator is None: warnings.warn(f'{name} {why[kind]}', stacklevel=2)
     vocab = list(getattr(learn.dls, 'vocab', None) or ())
-    if vocab and isinstance(vocab[-1], (list, L)): vocab = list(vocab[-1])  # a text learner's: tokens, then classes
+    if vocab and isinstance(vocab[-1], (list, CollBase)): vocab = list(vocab[-1])  # a text learner's: tokens, then classes
     return SigmoidPreds(logits, vocab if len(vocab) == c else None, targs, items if items and len(items) == len(logits) else None,
                         threshold, calibrator, getattr(dl, 'dataset', None))
