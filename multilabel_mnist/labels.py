@@ -217,7 +217,7 @@ def _copy_learner(learn, dls, loss_cls, table):
                                              "one mean something else in the other, so set .loss_func if you want them", stacklevel=3)
     res.model, res.dls, res.opt, res.cbs = _copy_model(learn.model), dls, None, L()
     res.loss_func = deepcopy(old) if keep else loss_cls()
-    res.metrics, dropped = _translate(learn.metrics, table, len(dls.vocab), loss_cls is BCEWithLogitsLossFlat)
+    res.metrics, dropped = _translate(learn.metrics, table, dls.c, loss_cls is BCEWithLogitsLossFlat)
     if dropped: warnings.warn(f"metrics dropped, since they can't read the new targets: {', '.join(dropped)}", stacklevel=3)
     memo = {id(learn): None, id(learn.model): res.model, id(learn.dls): dls}
     res.add_cbs([type(cb)() if type(cb) in defaults.callbacks else deepcopy(cb, memo) for cb in learn.cbs])
