@@ -45,9 +45,9 @@ def one_hot(labels:Tensor, # class indices, shape (N,)
         raise ValueError(f"n_classes is {n_classes!r}: wanted a whole number from 1 up, such as dls.c")
     labels = _as_labels(labels)
     low, high = (int(o) for o in labels.aminmax()) if len(labels) else (0, 0)
-    if low < 0 or high >= n_classes:
-        raise ValueError(f"labels {tuple(labels.shape)} run from {low} to {high}: wanted 0 to {n_classes-1} for n_classes={n_classes}"
-                         + "; answers to a single yes-or-no question go as targets (N, 1)"*(n_classes == 1))
+    hint = '; answers to a single yes-or-no question go as targets (N, 1)' if n_classes == 1 else ''
+    if not 0 <= low <= high < n_classes: raise ValueError(
+        f"labels {tuple(labels.shape)} run from {low} to {high}: wanted 0 to {n_classes-1} for n_classes={n_classes}{hint}")
     return F.one_hot(labels, int(n_classes)).float()
 
 # %% ../nbs/02_labels.ipynb #9446adcc
@@ -103,8 +103,8 @@ def _rows(pred:Tensor, targ:Tensor)->Tensor: # float32, the shape of pred
 
 class BCEOneHotLossFlat(BCEWithLogitsLossFlat):
     "`BCEWithLogitsLossFlat` that takes labels (N,) as well as targets (N, C); ValueError for anything else"
-    def __init__(self, weight:Tensor=None, # per class, shape (C,)
-                 reduction:str='mean', pos_weight:Tensor=None, # of the 1s, shape (C,)
+    def __init__(self, weight:Tensor=None, reduction:str='mean', # weight: per class, shape (C,)
+                 pos_weight:Tensor=None, # of the 1s, shape (C,)
                  thresh:float=0.5): # for decoding only
         super().__init__(weight=weight, reduction=reduction, pos_weight=pos_weight, thresh=thresh, flatten=False)
     def __call__(self, inp, targ, **kwargs): return super().__call__(inp, _rows(inp, targ), **kwargs)
