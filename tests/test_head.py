@@ -10,8 +10,9 @@ import torch
 from fastai.losses import BCEWithLogitsLossFlat
 from fastai.optimizer import SGD, Adam, OptimWrapper
 from fastai.tabular.all import Categorify, CategoryBlock, Normalize, TabularDataLoaders, tabular_learner
+from fastai.text.all import AWD_LSTM, TextDataLoaders, awd_lstm_clas_config, text_classifier_learner
 from fastai.torch_core import params, set_seed
-from fastai.vision.all import DataLoaders, Learner, vision_learner
+from fastai.vision.all import DataLoader, DataLoaders, Learner, vision_learner
 from multilabel_mnist.head import final_linear, head_table, replace_final_linear
 from torch import nn
 from torchvision import models as tv
@@ -315,3 +316,30 @@ def test_a_look_changes_nothing():
     assert (random.random(), np.random.rand(), torch.rand(1)) == expected
     assert modes == [m.training for m in learn.model.modules()] and not any(m._forward_hooks for m in learn.model.modules())
     assert all(torch.equal(v, state[k]) for k, v in learn.model.state_dict().items())
+
+
+@pytest.mark.parametrize("n_valid", [8, 0])
+def test_a_look_does_not_change_the_next_epoch(n_valid):
+    def order(look):
+        set_seed(42)
+        items = [(torch.randn(6), i) for i in range(24)]
+        dls = DataLoaders(*[DataLoader(part, bs=4, shuffle=part is items, num_workers=0) for part in (items, items[:n_valid])])
+        learn = Learner(dls, mlp(), loss_func=BCEWithLogitsLossFlat())
+        if look:
+            assert head_table(learn).in_shape.iloc[-1] == (4, 8)
+        return torch.cat([y for _, y in dls.train]).tolist()
+
+    assert order(look=True) == order(look=False) != sorted(order(look=False))
+
+
+def test_a_text_classifier_gives_states_beside_its_logits():
+    df = pd.DataFrame({"text": ["a b c d", "x y z"] * 20, "label": ["p", "q"] * 20})
+    dls = TextDataLoaders.from_df(df, text_col="text", label_col="label", valid_pct=.2, seq_len=8, bs=8)
+    learn = text_classifier_learner(dls, AWD_LSTM, pretrained=False, config={**awd_lstm_clas_config, "n_hid": 12, "emb_sz": 6})
+    learn.freeze_to(-2)
+    groups = [len(ps) for ps in learn.opt.param_lists]
+    replace_final_linear(learn, 2, prior=.5)  # adds a bias
+    assert [len(ps) for ps in learn.opt.param_lists] == groups[:-1] + [groups[-1] + 1]
+    assert final_linear(learn) == ("1.layers.1.2", learn.model[1].layers[1][2]) and head_table(learn).out_shape.iloc[-1][-1] == 2
+    moved = how_far(learn)
+    assert moved["1.layers.1.2.weight"] > 0 and moved["0.module.encoder.weight"] == 0
