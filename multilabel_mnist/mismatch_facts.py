@@ -167,7 +167,7 @@ class Shapes(Call):
         return P==T or (not self.failed and self.same_count and self.pairs==self.pred.numel())
 
     @property
-    def refused(self): return self.failed and not self.fits
+    def refused(self): return self.failed and not self.fits and all(isinstance(o, Tensor) for o in self.raw)
 
 # %% ../nbs/01a1_facts.ipynb #c57e947f
 class Values(Shapes):
