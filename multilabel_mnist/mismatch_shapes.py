@@ -49,7 +49,8 @@ def find(f:Facts): # (slug, Found), or (None, None)
 def prediction_dtype(f):
     "Answers, where the loss wants raw outputs."
     if not f.failed or f.pred.is_floating_point() or f.pred.is_complex() or not f.pred.numel(): return
-    if f.targ.is_floating_point() and f.passes(f.targ, f.pred): return Found(f'The prediction is {str(f.pred.dtype)[6:]} and the target {str(f.targ.dtype)[6:]}: they have changed places.', 'Give the loss the prediction first.', ('pred,targ = targ,pred',))
+    swap = next((code for code,p in (('pred,targ = targ,pred', f.pred), ('pred,targ = targ,pred.to(targ.dtype)', f.pred.to(f.targ.dtype))) if f.targ.is_floating_point() and not f.binary and f.passes(f.targ, p)), None)
+    if swap: return Found(f'The prediction is {str(f.pred.dtype)[6:]} and the target {str(f.targ.dtype)[6:]}: they have changed places.', 'Give the loss the prediction first.', (swap,))
     return Found(f'The prediction is {str(f.pred.dtype)[6:]}: answers, after an argmax or a threshold, and no loss can be derived from those.', 'Give the loss what the model returned.', ('pred = model(x)',))
 
 # %% ../nbs/01a2_shapes.ipynb #88aab52d
