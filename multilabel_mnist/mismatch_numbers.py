@@ -22,7 +22,7 @@ def n_outputs(f):
     if f.kind in INDEX:
         if differ!=[1] or T[1]<2 or not f.binary or not f.sum_to_1(f.targ, 1): return
         return Found(f'The target is one-hot over {T[1]} classes, but the network has {P[1]} outputs.', f'Give the network {T[1]} outputs.', (f'{head(f, T[1], len(P))}\ntarg = targ.argmax(1)',))
-    if len(differ)==1 and (len(P)<4 or differ==[1]): axis,C,k = differ[0],P[differ[0]],T[differ[0]]
+    if len(differ)==1 and (len(P)<4 or differ==[1] or (len(P)>4 and differ==[len(P)-1])): axis,C,k = differ[0],P[differ[0]],T[differ[0]]
     elif sorted((len(P), len(T)))==[1, 2]: axis,C,k = 1,(*P, 1)[1],(*T, 1)[1]
     else: return
     fix = head(f, k, 2 if axis==len(P)-1 else len(P)) + ('\ntarg = targ.unsqueeze(1).float()' if len(T)==1 else '\ntarg = targ.float()')
@@ -166,9 +166,10 @@ def silent_broadcast(f):
     if f.failed or f.flat or f.metric or f.P==f.T or f.kind in INDEX or f.pairs is None: return
     if f.kind is None and (not f.same_count or f.pairs==f.pred.numel() or not f.targ.is_floating_point() or not _blind_to_order(f)): return
     if f.kind and f.fits: return
-    certain,row = f.kind is not None and f.targ.numel()>1,unit_free(f.T)==(f.N,) and len(f.P)==2
+    aligned = len(f.P)==len(f.T)>2 and f.P[0]==f.T[0] # no row is compared with the target of another: perhaps meant
+    certain,row = f.kind is not None and f.targ.numel()>1 and not aligned,unit_free(f.T)==(f.N,) and len(f.P)==2
     wrong = f'torch {"stretched" if certain else "probably stretched"} both to {shown(torch.broadcast_shapes(f.P, f.T))}, {f.pairs} pairs, ' + \
-        ('so that predictions were compared with targets that are not theirs.' if f.targ.numel()>1 else 'so that every prediction was compared with the same number.')
+        ('so that every prediction was compared with the same number.' if f.targ.numel()==1 else 'so that a number of the one was compared with several of the other.' if aligned else 'so that predictions were compared with targets that are not theirs.')
     do,fix = 'Make the shapes equal.','pred,targ = torch.broadcast_tensors(pred, targ) # if that is what you mean'
     if f.same_count: do,fix = 'Give the target the shape of the prediction.','targ = targ.reshape(pred.shape)'
     elif row and f.like_indices(f.P[1]): do,fix = 'One-hot encode the labels.',f'targ = F.one_hot(targ.reshape(-1).long(), {f.P[1]}).float()'

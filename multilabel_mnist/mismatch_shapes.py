@@ -173,10 +173,9 @@ def trailing_axis(f):
         if not (len(f.P)>2 and not unit_free(f.P[2:]) and unit_free(f.T)==unit_free(f.P[:1])): return
         return Found(f'The prediction {shown(f.P)} still has axes of length 1 behind its classes.', 'Flatten it, as an nn.Flatten() in front of the last layer would.', ('pred = pred.flatten(1)' + ('' if len(f.T)==1 else '\ntarg = targ.reshape(-1)'),))
     if unit_free(f.P)!=unit_free(f.T): return
-    ours = as_float(f)
     more,less = ('prediction', 'target') if len(f.P)>len(f.T) else ('target', 'prediction')
     return Found(f'Both hold {count(f.pred.numel(), "number")}, but the {more} has an axis of length 1 that the {less} lacks, or has elsewhere.', 'Give the target the shape of the prediction.',
-        (f'targ = {ours}.reshape(pred.shape)', f'pred = pred.reshape(targ.shape)\ntarg = {ours}'))
+        (f'targ = {as_float(f)}.reshape(pred.shape)', f'pred = pred.reshape(targ.shape)\ntarg = {as_float(f)}'))
 
 # %% ../nbs/01a2_shapes.ipynb #b87bea66
 @cause()
@@ -194,11 +193,11 @@ def extra_target_axis(f):
         axis = next((i for i,n in enumerate(T) if n==1 and T[:i]+T[i+1:]==f.places), None)
         return Found(f'{f.name} wants a class index for each of {shown(f.places)}, and the target {shown(T)} has an axis of length 1 besides.', 'Squeeze that axis away, by its number.',
             (f'targ = targ.{"squeeze(%d)" % axis if axis else "reshape(%s)" % shown(f.places)}.long()',))
-    if T[:-1]!=f.places or len(T)>3 or f.targ.is_floating_point() or (f.binary and f.sum_to_1(f.targ, -1)): return
-    k = T[-1]
+    if not T[:-1][:len(f.places)]==f.places or len(P)>3 or f.targ.is_floating_point() or (f.binary and f.sum_to_1(f.targ, -1)): return
+    k = f.targ.numel()//max(1, f.pred.numel()//f.C)
     each = f'pred,targ = pred.movedim({f.axis}, -1).flatten(0, -2).repeat_interleave({k}, 0),targ.reshape(-1).long() # each prediction with its {k} labels'
     more = f'model[-1] = nn.Sequential(nn.Linear(model[-1].in_features, {f.C}*{k}), nn.Unflatten(1, ({f.C}, {k}))) # {k} predictions per row\ntarg = targ.long()'
-    return Found(f'The target holds {k} labels for each prediction, and {f.name} compares it with one.', f'Compare each prediction with all {k}, or let the network predict {k} times per row.', (each, more) if len(P)==2 and not f.flat else (each,))
+    return Found(f'The target holds {k} labels for each prediction, and {f.name} compares it with one.', f'Compare each prediction with all {k}, or let the network predict {k} times per row.', (each, more) if len(P)==len(T)==2 and not f.flat else (each,))
 
 # %% ../nbs/01a2_shapes.ipynb #11e37515
 def reorder(have, want): # the order of axes that turns one shape into the other, or None
@@ -238,6 +237,7 @@ def mask_channels(f):
     first,last = T[2:]==P[2:] and (T!=P or not f.binary),T[1:-1]==P[2:]
     k = T[1] if first else T[-1]
     if not (first or last) or (index and k==1) or (not index and k==P[1]): return
+    if first and not index and P[1]>1 and k not in (1, 3, 4): return # no picture, but maps of other classes
     grey = 'targ[:, :1]' if first else 'targ[..., :1].movedim(-1, 1)'
     wrong = f'The network gives {count(P[1], "map")}, but the mask has {count(k, "channel")}' + (', like a colour picture.' if k in (3, 4) and P[1]!=k else '.')
     if index:

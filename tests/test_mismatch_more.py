@@ -9,6 +9,7 @@ from torch import nn, rand, randn
 
 
 def ints(n, *shape): return torch.randint(0, n, shape)
+def bits(*shape): return ints(2, *shape).float()
 def oh(n, *shape): return F.one_hot(ints(n, *shape), n)
 
 
@@ -114,7 +115,7 @@ CASES = [
     ('class-indices-for-bce', 'MSE one-hot vs labels', lambda: (nn.MSELoss(), randn(64, 10), ints(10, 64))),
     ('extra-target-axis', 'MSE autoencoder flattened', lambda: (nn.MSELoss(), randn(8, 784), randn(8, 1, 28, 28))),
     ('rows', 'MSE autoencoder size', lambda: (nn.MSELoss(), randn(8, 1, 26, 26), randn(8, 1, 28, 28))),
-    ('silent-broadcast', 'MSE autoencoder channels', lambda: (nn.MSELoss(), randn(8, 1, 28, 28), randn(8, 3, 28, 28))),
+    ('silent-broadcast?', 'MSE autoencoder channels', lambda: (nn.MSELoss(), randn(8, 1, 28, 28), randn(8, 3, 28, 28))),
     ('class-axis', 'MSE channels-last image', lambda: (nn.MSELoss(), randn(8, 3, 28, 28), randn(8, 28, 28, 3))),
     ('n-outputs', 'MSE dqn (N,A) vs (N,)', lambda: (nn.SmoothL1Loss(), randn(32, 4), randn(32))),
     ('silent-broadcast', 'MSE dqn (N,1) vs (N,)', lambda: (nn.SmoothL1Loss(), randn(32, 1), randn(32))),
@@ -178,10 +179,37 @@ CASES = [
     ('silent-broadcast?', 'scalar target', lambda: (nn.MSELoss(), randn(8, 1), torch.tensor(1.))),
     ('n-outputs', 'rl ', lambda: (nn.MSELoss(), randn(32), randn(32, 4))),
 ]
+REPORTED = [ # with the thread, under https://github.com/
+    ('trailing-axis', 'pytorch/pytorch/issues/25663', lambda: (nn.BCEWithLogitsLoss(), randn(1, 491), bits(1, 1, 491))),
+    ('n-outputs', 'pochih/FCN-pytorch/issues/15', lambda: (nn.BCEWithLogitsLoss(), randn(2, 20, 24, 32), bits(2, 32, 24, 32))),
+    ('n-outputs', 'argusswift/YOLOv4-pytorch/issues/236', lambda: (nn.BCEWithLogitsLoss(reduction='none'), randn(2, 13, 13, 3, 10), bits(2, 13, 13, 3, 12))),
+    ('rows', 'Megvii-BaseDetection/YOLOX/issues/797', lambda: (nn.BCEWithLogitsLoss(reduction='none'), randn(16800, 1), bits(8400, 1))),
+    ('squeezed-batch', 'pytorch/pytorch/issues/111645', lambda: (nn.BCELoss(), rand(1, 491), bits(491))),
+    ('rows', 'pytorch/pytorch/issues/139031', lambda: (nn.CrossEntropyLoss(), randn(60, 3), ints(3, 10))),
+    ('rows', 'gauthierdmn/question_generation/issues/4', lambda: (nn.NLLLoss(), randn(1216, 50).log_softmax(1), ints(50, 1280))),
+    ('silent-broadcast', 'weka511/hpa-scc/issues/38', lambda: (nn.MSELoss(), randn(1, 18), bits(8, 18))),
+    ('ok', 'yandexdataschool/nlp_course/pull/110', lambda: (F.mse_loss, randn(1, 128), torch.linspace(-1, 1, 128))),
+    ('silent-broadcast', 'jiaqingxie/DeepProtein/issues/1', lambda: (nn.MSELoss(), randn(66, 3, 1), randn(66))),
+    ('silent-broadcast?', 'andrewgcodes/xlstm/issues/4', lambda: (nn.MSELoss(), randn(10, 1), randn(1, 1))),
+    ('ok', 'DeepReinforcementLearning/DeepReinforcementLearningInAction/issues/15', lambda: (nn.MSELoss(), randn(()), randn(1))),
+    ('silent-broadcast', 'sunwuzhou03/reinforcement-learning-lab/issues/1', lambda: (F.mse_loss, randn(64, 1), randn(64, 4))),
+    ('silent-broadcast?', 'hustvl/DiffusionDriveV2/issues/29', lambda: (F.l1_loss, randn(64, 80, 8, 3), randn(64, 1, 8, 3))),
+    ('silent-broadcast', 'Photon-AI-Research/NeuralSolvers/issues/20', lambda: (F.mse_loss, randn(50, 1), randn(50))),
+    ('ok', 'AIStream-Peelout/flow-forecast/issues/246', lambda: (nn.MSELoss(), randn(1, 1, 1), randn(1, 1))),
+    ('rows', 'surajdakua/Crowd-Counting-Using-Pytorch/issues/4', lambda: (nn.MSELoss(), randn(1, 1, 12, 16), rand(1, 1, 96, 128))),
+    ('class-weight-dtype', 'pytorch/pytorch/issues/101213', lambda: (nn.CrossEntropyLoss(weight=torch.LongTensor([1, 2, 3])), randn(3, 3), ints(3, 3))),
+    ('target-dtype', 'pytorch/pytorch/issues/103813', lambda: (nn.CrossEntropyLoss(), randn(4, 59, 16, 16), randn(4, 16, 16))),
+    ('empty-target', 'Google-Health/medgemma/issues/12', lambda: (nn.CrossEntropyLoss(), randn(1324, 50), ints(50, 0))),
+    ('trailing-axis', 'Arctanxy/W-Net-PyTorch/issues/15', lambda: (nn.BCELoss(), rand(46, 1), bits(46))),
+    ('target-dtype', 'qubvel-org/segmentation_models.pytorch/issues/197', lambda: (nn.CrossEntropyLoss(), randn(2, 12, 16, 16), ints(12, 2, 16, 16).float())),
+    ('extra-target-axis', 'WinnieLaugh/StructuredTriplet/issues/1', lambda: (nn.CrossEntropyLoss(), randn(32, 5), ints(5, 32, 16, 16))),
+    ('rows', 'dxli94/WLASL/issues/18', lambda: (F.binary_cross_entropy_with_logits, randn(1, 100, 75), ints(75, 1))),
+    ('single-logit-softmax', 'pytorch/pytorch/issues/5554', lambda: (nn.CrossEntropyLoss(), torch.tensor([.0174, .0166]), torch.tensor([0, 1]))),
+]
 
 
 @pytest.mark.filterwarnings('ignore:Using a target size')
-@pytest.mark.parametrize('cause, made', [(c, made) for c, _, made in CASES], ids=[name for _, name, _ in CASES])
+@pytest.mark.parametrize('cause, made', [(c, made) for c, _, made in CASES+REPORTED], ids=[name for _, name, _ in CASES+REPORTED])
 def test_told_for_what_it_is(cause, made):
     for seed in range(3):
         torch.manual_seed(seed)
