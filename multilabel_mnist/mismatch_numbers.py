@@ -74,6 +74,7 @@ def class_weight_length(f):
         fix += f'{ours} = {weights}' if name=='pos_weight' else f'loss_func = nn.BCEWithLogitsLoss(pos_weight={weights}) # not laid flat\ntarg = targ.reshape(pred.shape).float()'
     return Found(wrong, do, (fix,))
 
+# %% ../nbs/01a3_numbers.ipynb #090e7b2f
 @cause(*INDEX, *EACH)
 def class_weight_dtype(f):
     "Class weights of another type than the prediction, such as numpy's float64."
@@ -120,6 +121,7 @@ def missing_activation(f):
     wrong = f'are never above 0, but these run up to {hi:.3g}' if hi>1e-3 else f'as powers of e add up to 1 per row, but these add up to {total.flatten()[0].item():.3g}, so they are probably something else'
     return Found(f'{f.name} wants log-probabilities, which {wrong}.', 'Use the loss that takes raw outputs.', (instead(f, 'CrossEntropyLoss', '' if f.axis==len(f.P)-1 else f'axis={f.axis}', 'applies log_softmax itself')+('' if f.targ.dtype==torch.int64 else '\ntarg = targ.long()'), f'pred = pred.log_softmax({f.axis})'), certain=hi>1e-3)
 
+# %% ../nbs/01a3_numbers.ipynb #1c4787ef
 @cause('sigmoid', 'probs', 'softmax')
 def target_range(f):
     "Target values outside 0 to 1."
@@ -194,8 +196,10 @@ def same_count_flattened(f):
 def double_activation(f):
     "Probabilities where the loss wants raw outputs."
     if not f.fits or f.pred.numel()<2 or not f.pred.is_floating_point(): return
-    p,within = f.some,.01 if f.pred.element_size()<4 else 1e-4
-    axis = next((a for a in (f.axis, *range(p.ndim)) if p.ndim>1 and p.shape[a]>1 and p.min()>=0 and f.sum_to_1(p, a, within)), None)
+    eps = torch.finfo(f.pred.dtype).eps
+    p,within,times = f.some,max(eps, 1e-5),8 if eps>1e-5 else 1 # how close to 1, and how often, to be no chance
+    axes = [a for a in (f.axis, *range(p.ndim)) if p.ndim>1 and p.shape[a]>1 and p.numel()>=times*p.shape[a] and p.min()>=0]
+    axis = next((a for a in axes if f.sum_to_1(p, a, within)), None)
     if axis is None and not f.bounded: return
     first,second = 'sigmoid' if axis is None else 'softmax',f.kind
     clue = 'every row adds up to 1' if axis==f.axis else f'along axis {axis} all add up to 1' if axis is not None else f'all {p.numel()} values lie between 0 and 1, close to both'
