@@ -47,6 +47,7 @@ def rows(f):
         wrong,do = f'There are {m} times as many rows of targets ({k}) as of predictions ({n}).',f'If each item has {m} targets, let the network predict {m} times per item.'
         fixes = (f'pred = pred.repeat_interleave({m}, 0) # if each item has {m} targets, in this order',)
         if each and len(P)==len(T)==2: do,fixes = f'{do[:-1]}: a view(-1, {P[1]}) may have hidden that.',(f'{head(f, m*P[1])}\ntarg = targ.reshape({n}, {m*P[1]}).float() # an item\'s targets in one row, as before the view',*fixes)
+    elif not T: fixes = (f'targ = targ.expand({shown(P if each else f.places)}) # if one target is meant for all',)
     elif k and n%k==0 and n>k: fixes = (f'targ = targ.repeat_interleave({n//k}, 0) # if each target belongs to {n//k} predictions, in this order',)
     return Found(wrong, do, fixes)
 
@@ -86,13 +87,12 @@ def class_weight_dtype(f):
 # %% ../nbs/01a3_numbers.ipynb #ef90cd2e
 def _renumber(f, bad, inside, hi): # (what to do, fixes) for labels that a softmax loss has no output for
     odd,long = bad.unique(),'' if f.targ.dtype==torch.int64 else '.long()'
-    loss = 'nn.NLLLoss' if f.kind=='nll' else 'nn.CrossEntropyLoss'
     occurring = 'classes = targ.unique() # take these from the whole data set, not from one batch\ntarg = torch.searchsorted(classes, targ)'
     if odd[0]<0: return 'If negative ones mark what does not count, give them the index that the loss ignores.',(f'targ = torch.where(targ<0, {f.loss.ignore_index}, targ.long()) # which {f.name} ignores',)
     if f.C==2 and len(odd)==1 and hi>2 and not (inside==1).any(): return f'It is a mask stored as 0 and {hi}: make it 0 and 1.',('targ = (targ > 0).long()',)
     if hi==f.C and not (inside==0).any(): return 'They are counted from 1: subtract 1.',(f'targ = targ{long} - 1', occurring)
     if len(odd)==1 and hi==255 and inside.numel(): return 'If 255 marks what does not count, give it the index that the loss ignores.',(f'targ = torch.where(targ==255, {f.loss.ignore_index}, targ.long()) # which {f.name} ignores',)
-    return f'Give the network {hi+1} outputs, or number the classes that occur from 0.',(head(f, hi+1, len(f.P)) + ('' if f.loss.weight is None else f'\nloss_func = {loss}() # its weights were for {f.C} classes') + (long and f'\ntarg = targ{long}'), *((occurring,) if len(odd)+inside.unique().numel()<=f.C else ()))
+    return f'Give the network {hi+1} outputs, or number the classes that occur from 0.',(head(f, hi+1, len(f.P)) + ('' if f.loss.weight is None else f'\n{f.loss.keep["weight"]} = None # was for {f.C} classes') + (long and f'\ntarg = targ{long}'), *((occurring,) if len(odd)+inside.unique().numel()<=f.C else ()))
 
 @cause(*INDEX)
 def label_out_of_range(f):
