@@ -88,9 +88,10 @@ def class_weight_dtype(f):
 def _renumber(f, bad, inside, hi): # (what to do, fixes) for labels that a softmax loss has no output for
     odd,long = bad.unique(),'' if f.targ.dtype==torch.int64 else '.long()'
     occurring = 'classes = targ.unique() # take these from the whole data set, not from one batch\ntarg = torch.searchsorted(classes, targ)'
+    if f.C==2 and len(odd)==1 and ((hi>2 and not (inside==1).any()) or (odd[0]==-1 and hi==1 and not (inside==0).any())):
+        return f'They stand for no and yes, stored as {min(odd[0].item(), 0)} and {hi}: make them 0 and 1.',('targ = (targ > 0).long()',)
     if odd[0]<0: return 'If negative ones mark what does not count, give them the index that the loss ignores.',(f'targ = torch.where(targ<0, {f.loss.ignore_index}, targ.long()) # which {f.name} ignores',)
-    if f.C==2 and len(odd)==1 and hi>2 and not (inside==1).any(): return f'It is a mask stored as 0 and {hi}: make it 0 and 1.',('targ = (targ > 0).long()',)
-    if hi==f.C and not (inside==0).any(): return 'They are counted from 1: subtract 1.',(f'targ = targ{long} - 1', occurring)
+    if hi==f.C and not (inside==0).any(): return 'None is 0, so they seem to be counted from 1: subtract 1.',(f'targ = targ{long} - 1', occurring)
     if len(odd)==1 and hi==255 and inside.numel(): return 'If 255 marks what does not count, give it the index that the loss ignores.',(f'targ = torch.where(targ==255, {f.loss.ignore_index}, targ.long()) # which {f.name} ignores',)
     return f'Give the network {hi+1} outputs, or number the classes that occur from 0.',(head(f, hi+1, len(f.P)) + ('' if f.loss.weight is None else f'\n{f.loss.keep["weight"]} = None # was for {f.C} classes') + (long and f'\ntarg = targ{long}'), *((occurring,) if len(odd)+inside.unique().numel()<=f.C else ()))
 
@@ -165,9 +166,8 @@ def _blind_to_order(f): # does reversing the targets change nothing?
 @cause()
 def silent_broadcast(f):
     "Shapes that differ, and that torch stretches until they agree."
-    if f.failed or f.flat or f.metric or f.P==f.T or f.kind in INDEX or f.pairs is None: return
+    if f.failed or f.flat or f.metric or f.P==f.T or f.kind in INDEX or f.pairs is None or (f.kind and f.fits): return
     if f.kind is None and (not f.same_count or f.pairs==f.pred.numel() or not f.targ.is_floating_point() or not _blind_to_order(f)): return
-    if f.kind and f.fits: return
     aligned = len(f.P)==len(f.T)>2 and f.P[0]==f.T[0] # no row is compared with the target of another: perhaps meant
     certain,row = f.kind is not None and f.targ.numel()>1 and not aligned,unit_free(f.T)==(f.N,) and len(f.P)==2
     wrong = f'torch {"stretched" if certain else "probably stretched"} both to {shown(torch.broadcast_shapes(f.P, f.T))}, {f.pairs} pairs, ' + \

@@ -109,6 +109,7 @@ add('label-out-of-range', SOFTMAX, torch.cat([Z, Z]), torch.tensor([1, 3, 2, 2, 
 add('label-out-of-range', {k: v for k, v in SOFTMAX.items() if k not in ('ignore_index', 'partial')}, Z, torch.tensor([0, -1, 1, 2]), lambda **kw: ce(Z, torch.tensor([0, -100, 1, 2]), **kw), name='-1')
 add('label-out-of-range', {k: v for k, v in PLAIN.items() if k not in ('ignore_index', 'partial')}, MAPS, torch.where(MASK == 1, 255, MASK).to(torch.uint8), lambda **kw: ce(MAPS, torch.where(MASK == 1, -100, MASK), **kw), name='255')
 add('label-out-of-range', {'module': SOFTMAX['module'], 'function': SOFTMAX['function']}, MAPS[:, :2], YES_MASK[:, 0].long()*255, ce(MAPS[:, :2], YES_MASK[:, 0]), name='a mask of 0 and 255')
+add('label-out-of-range', {'module': SOFTMAX['module'], 'flat': SOFTMAX['flat']}, Z[:, :2], YES.long()*2-1, ce(Z[:, :2], YES), name='-1 and 1')
 add('target-dtype', {k: v for k, v in SIGMOID.items() if not k.startswith('flat')}, Z, SEVERAL.long(), partial(bce, Z, SEVERAL))
 add('target-dtype', {k: PROBS[k] for k in ('module', 'function', 'weight', 'partial')}, Z.sigmoid(), SEVERAL.double(), partial(bce, Z, SEVERAL), name='doubles')
 add('target-dtype', PLAIN, Z, Y.int(), partial(ce, Z, Y), name='int32')
