@@ -289,6 +289,15 @@ def test_an_error_that_is_no_mismatch_passes_untouched():
     learn.loss_func = cancels
     learn.fit(1)
 
+def test_on_a_gpu_the_call_that_would_end_it_is_not_made():
+    from multilabel_mnist.explain import _stop
+    from multilabel_mnist.mismatch import diagnose
+    class OnGpu(torch.Tensor): is_cuda = property(lambda self: True)
+    def never(pred, targ): pytest.fail('was called')
+    pred, targ = torch.randn(4, 3), torch.tensor([0, 1, 2, 7])
+    with pytest.raises(MismatchError) as info: _stop(diagnose(nn.CrossEntropyLoss(), pred, targ), never, pred.as_subclass(OnGpu), (targ,))
+    assert info.value.diagnosis.cause == 'label-out-of-range' and info.value.__cause__ is None
+
 def test_a_refusal_that_no_rule_explains_passes_untouched():
     def loss(pred, targ): raise ValueError('my own reason')
     with pytest.raises(ValueError, match='my own reason') as info: learner(Y, loss=loss, cbs=ExplainMismatch()).fit(1)

@@ -185,3 +185,33 @@ def test_every_entry_has_its_name_and_its_sentence():
     asked = '''class-indices-for-bce one-hot-for-softmax multi-hot-for-softmax n-outputs trailing-axis extra-target-axis mask-channels class-axis rows squeezed-batch label-out-of-range
         single-logit-softmax target-dtype target-range missing-activation double-activation silent-broadcast same-count-flattened class-weight-length empty-target metric-mismatch'''
     assert set(asked.split()) <= set(slugs)
+
+
+def test_on_a_gpu_ranges_are_looked_at_before_anything_is_tried_there(monkeypatch):
+    import multilabel_mnist.mismatch_facts as facts
+    tried = []
+    def attempt(loss, pred, targ, device='cpu'):
+        tried.append(device)
+        return original(loss, pred, targ, device)
+    original = facts.attempt
+    monkeypatch.setattr(facts, 'attempt', attempt)
+    def loss(pred, targ): raise RuntimeError('works on a GPU only')
+    for labels, devices in ((torch.tensor([0, 5]), {'cpu'}), (torch.tensor([0, -1]), {'cpu'}), (torch.tensor([0, 2]), {'cpu', None})):
+        tried.clear()
+        f = facts.Facts(loss, torch.randn(2, 3), labels)
+        f.devices = {torch.device('cuda', 0)} # as if both lay there
+        assert f.failed and set(tried) == devices
+    for loss in (nn.CrossEntropyLoss(), nn.functional.nll_loss): # what is known is never tried there
+        tried.clear()
+        f = facts.Facts(loss, torch.randn(2, 3), torch.tensor([0, 5]))
+        f.devices = {torch.device('cuda', 0)}
+        assert f.failed and set(tried) == {'cpu'}
+
+
+def test_two_devices():
+    pred, targ = torch.randn(4, 1, device='meta'), torch.randn(4, 1)
+    d = diagnose(nn.MSELoss(), pred, targ)
+    assert d.cause == 'other-device' and 'meta' in d.explanation
+    names = dict(pred=pred, targ=targ)
+    exec(d.fixes[0], names)
+    assert nn.MSELoss()(names['pred'], names['targ']).device == pred.device
