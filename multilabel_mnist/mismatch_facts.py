@@ -204,11 +204,13 @@ class Facts(Values):
         ints = not self.targ.is_floating_point()
         if not self.whole or self.lo<0 or (self.kind=='distance' and not ints): return False
         if C==1: return self.hi>1 and not self.two_valued
-        return self.hi<C and (C==2 or self.hi>1 or len(self.P)>2 or ints) # 0. and 1. beside 1,000 outputs are no indices
+        chance = (2/C)**self.targ.numel() # that indices of C classes hold nothing but 0 and 1
+        return self.hi<C and (self.hi>1 or chance>.01 or len(self.P)>2 or ints) # 0. and 1. beside 1,000 outputs are no indices
 
     @cached_property
     def bounded(self): # all from 0 to 1, where a bell curve of the same mean and spread would have put some outside
         p = self.some
         if p.numel()<8 or p.min()<0 or p.max()>1.001 or p.min()>.15 or p.max()<.85 or (p==0).float().mean()>.1: return False # zeros: a ReLU
         mean,spread = p.mean(),p.std()
-        return bool(p.numel()*(torch.special.ndtr(-mean/spread)+torch.special.ndtr((mean-1)/spread)) > 3)
+        outside = p.numel()*(torch.special.ndtr(-mean/spread)+torch.special.ndtr((mean-1)/spread))
+        return bool(outside>3 or ((p-.5).abs()>.45).float().mean()>1/3) # or a third of them crowd at the ends

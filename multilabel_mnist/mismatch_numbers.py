@@ -146,8 +146,7 @@ def target_range(f):
 def target_dtype(f):
     "A target of a type that the loss can't take, or that changes the type of the loss."
     if not f.fits or not f.targ.numel(): return
-    t,theirs,ours = f.targ,str(f.targ.dtype)[6:],str(f.pred.dtype)[6:]
-    zp,zt = torch.zeros_like(f.pred),torch.zeros_like(t)
+    t,theirs,ours,zp,zt = f.targ,str(f.targ.dtype)[6:],str(f.pred.dtype)[6:],torch.zeros_like(f.pred),torch.zeros_like(f.targ)
     if f.kind in INDEX and f.failed and (f.T!=f.P or f.kind=='nll') and t.dtype!=torch.int64 and not f.passes(targ=zt):
         if f.whole and f.lo>=-1: return Found(f'{f.name} wants class indices as int64, but the target is {theirs}.', 'Convert the labels, best where the data set makes them.', ('targ = targ.long()',))
         return Found(f'{f.name} wants class indices, but the target holds {theirs} quantities such as {t.flatten()[0].item():g}.', 'For quantities use a loss that measures a distance.',
@@ -158,10 +157,11 @@ def target_dtype(f):
         return Found(f'The target is float64 beside a {ours} prediction, probably by accident: the loss becomes float64 too, slower, and refused by some devices.', 'Convert the target.', ('targ = targ.to(pred.dtype)',), certain=False)
 
 # %% ../nbs/01a3_numbers.ipynb #5b4a807f
-def _blind_to_order(f): # does reversing the targets change nothing?
+def _blind_to_order(f): # does a target in reverse, or with its rows in reverse, make no difference?
     ramp = torch.linspace(.1, .9, f.pred.numel())
-    a,b = (attempt(f.loss_func, ramp.reshape(f.P), t.reshape(f.T)).value for t in (ramp, ramp.flip(0)))
-    return isinstance(a, torch.Tensor) and isinstance(b, torch.Tensor) and a.numel()==b.numel()==1 and torch.allclose(a.float(), b.float(), rtol=1e-4)
+    targs = [ramp.reshape(f.T), ramp.flip(0).reshape(f.T), *([ramp.reshape(f.T).flip(0)] if len(f.T)>1<f.T[0] else [])]
+    a,*others = (attempt(f.loss_func, ramp.reshape(f.P), t).value for t in targs)
+    return any(isinstance(a, torch.Tensor) and isinstance(b, torch.Tensor) and a.numel()==b.numel()==1 and torch.allclose(a.float(), b.float(), rtol=1e-4) for b in others)
 
 @cause()
 def silent_broadcast(f):

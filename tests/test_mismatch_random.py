@@ -521,7 +521,7 @@ def stretched():
 @wrong('silent-broadcast')
 def in_a_loss_of_ones_own():
     N = pick(4, 7, 16, 64)
-    return pick(lambda p, t: ((p-t)**2).mean(), lambda p, t: (p-t).abs().mean(), lambda p, t: torch.sqrt(F.mse_loss(p, t))), *pick((logits(N, 1), torch.randn(N)), (logits(N), torch.randn(N, 1)))
+    return pick(lambda p, t: ((p-t)**2).mean(), lambda p, t: (p-t).abs().mean(), lambda p, t: torch.sqrt(F.mse_loss(p, t))), *pick((logits(N, 1), torch.randn(N)), (logits(N), torch.randn(N, 1)), (logits(N, 1, 6, 8), torch.randn(N, 6, 8)))
 
 
 @wrong('same-count-flattened', 'class-axis')
