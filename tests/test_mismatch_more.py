@@ -4,6 +4,7 @@ import torch
 import torch.nn.functional as F
 from fastai.losses import (BCEWithLogitsLossFlat, CrossEntropyLossFlat, DiceLoss, FocalLossFlat, LabelSmoothingCrossEntropy, MSELossFlat)
 from fastai.metrics import accuracy, accuracy_multi, error_rate
+from multilabel_mnist.labels import BCEOneHotLossFlat
 from multilabel_mnist.mismatch import diagnose
 from torch import nn, rand, randn
 
@@ -13,7 +14,26 @@ def bits(*shape): return ints(2, *shape).float()
 def oh(n, *shape): return F.one_hot(ints(n, *shape), n)
 
 
+class OneHotBCE(BCEWithLogitsLossFlat):
+    "Called in a way of its own."
+    def __call__(self, pred, targ): return super().__call__(pred, F.one_hot(targ, pred.shape[1]))
+
+
+class HardCE(nn.CrossEntropyLoss):
+    "Takes rows, and makes indices of them."
+    def forward(self, pred, targ): return super().forward(pred, targ.argmax(1))
+
+
+def by_hand(pred, targ): return F.binary_cross_entropy_with_logits(pred.squeeze(1), targ)
+
+
 CASES = [
+    ('ok', 'a flat loss that one-hot encodes', lambda: (OneHotBCE(), randn(64, 10), ints(10, 64))),
+    ('ok', 'this package\'s own', lambda: (BCEOneHotLossFlat(), randn(64, 10), ints(10, 64))),
+    ('ok', 'the same with rows', lambda: (BCEOneHotLossFlat(), randn(64, 10), oh(10, 64).float())),
+    ('ok', 'a softmax loss that takes several ones', lambda: (HardCE(), randn(64, 10), bits(64, 10))),
+    ('ok', 'a function that squeezes', lambda: (by_hand, randn(64, 1), bits(64))),
+    ('class-indices-for-bce', 'its parent with labels', lambda: (BCEWithLogitsLossFlat(), randn(64, 10), ints(10, 64))),
     ('class-indices-for-bce', 'bin seg BCE, 2ch out, (N,H,W) float mask', lambda: (nn.BCEWithLogitsLoss(), randn(4, 2, 16, 16), ints(2, 4, 16, 16).float())),
     ('trailing-axis', 'bin seg BCE, 1ch out, (N,H,W) mask', lambda: (nn.BCEWithLogitsLoss(), randn(4, 1, 16, 16), ints(2, 4, 16, 16).float())),
     ('trailing-axis', 'bin seg BCE, 1ch out, (N,H,W) long', lambda: (nn.BCEWithLogitsLoss(), randn(4, 1, 16, 16), ints(2, 4, 16, 16))),
