@@ -6,10 +6,8 @@
 __all__ = ['composite_parts', 'composite_set', 'verdict_tests', 'verdict_scores', 'ComposeDigits', 'verdict_cnn',
            'train_verdicts']
 
-# %% ../nbs/06_compose.ipynb #beed3f04
-from functools import partial
-
-import numpy as np, pandas as pd, torch
+# %% ../nbs/06_compose.ipynb #e512d21f
+import numpy as np, torch
 from fastai.basics import DataLoaders, ItemTransform, Learner, Pipeline, no_random
 from fastai.losses import BCEWithLogitsLossFlat
 from torch import Tensor, nn
