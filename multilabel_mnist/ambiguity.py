@@ -15,19 +15,19 @@ from .calibrate import _scores, _targets
 from .inference import SigmoidPreds, sigmoid_preds
 from .labels import one_hot
 
-# %% ../nbs/07_ambiguity.ipynb #f09b9385
+# %% ../nbs/07_ambiguity.ipynb #54892853
 def _probs(o)->Tensor: # float (N, C)
     p = _scores(o, 'probs')
     if not ((0 <= p) & (p <= 1)).all(): raise ValueError(f"probs run from {p.min():g} to {p.max():g}: wanted 0 to 1, the sigmoids of the logits")
     return p
 
-def ambiguity(probs:Tensor # sigmoids, shape (N, C)
+def ambiguity(probs:Tensor # sigmoids, shape (N, C), such as the .probs of a SigmoidPreds
              )->Tensor: # bits, shape (N,), from 0 to C
     "The sum of the sigmoids' entropies; ValueError for probs outside [0, 1]"
     p = _probs(probs)
     return (torch.special.entr(p) + torch.special.entr(1-p)).sum(1)/np.log(2)
 
-# %% ../nbs/07_ambiguity.ipynb #36d23835
+# %% ../nbs/07_ambiguity.ipynb #954a0dac
 def _drops(o, k): # k points, (k, 2): row and column
     "Where ink is, more points where there is more"
     at = (np.arange(k) + .5)/k*o.sum()
@@ -44,7 +44,7 @@ def morph(
                          "with ink in both, and 2 steps or more")
     pa, pb = (_drops(o.astype(float), k) for o in (a, b))
     i, j = linear_sum_assignment(cdist(pa, pb, 'sqeuclidean'))
-    def drawn(t):
+    def drawn(t):  # each drop a Gaussian dot of 0.7 pixels; the blur that this brings is sharpened away at the end
         p, each = (1-t)*pa[i] + t*pb[j], ((1-t)*a.sum() + t*b.sum())/k
         y, x = (np.exp(-(np.arange(n) - p[:, [axis]])**2/(2*.7**2)) for axis, n in enumerate(a.shape))
         return ((y.T @ x)*each/(2*np.pi*.7**2)*1.25 - 20).clip(0, 255)

@@ -42,7 +42,7 @@ def composite_parts(n:int # pictures in all
     c = b + (n-b)//2
     return {'none': slice(0, a), 'one': slice(a, b), 'overlaid': slice(b, c), 'beside': slice(c, n)}
 
-# %% ../nbs/06_compose.ipynb #f83fdc34
+# %% ../nbs/06_compose.ipynb #b3a11c48
 def composite_set(
     images:Tensor|np.ndarray, # of one digit each, uint8, shape (N, 28, 28) or (N, 1, 28, 28)
     labels:Tensor|np.ndarray, # their class indices, shape (N,)
@@ -53,9 +53,10 @@ def composite_set(
     "A fixed set to measure on: a third none, a third one, a third two of different labels, in the order of `composite_parts(n)`; ValueError for other images or labels"
     x, labels = _singles(images, labels)
     y = one_hot(labels, n_classes or int(labels.max()) + 1)
+    if n < 6: raise ValueError(f"n is {n}: wanted at least 6 pictures, so that there are some of each kind")
     d, part = Draw(generator=torch.Generator().manual_seed(seed)), composite_parts(n)
     i, by_label, count = d.below(len(x), n), labels.argsort(stable=True), labels.bincount()
-    same, past = count[labels[i]], count.cumsum(0)[labels[i]]  # sorted by label, a class is a block: go past its end, and around
+    same, past = count[labels[i]], count.cumsum(0)[labels[i]]  # j: in the order of labels, past the end of i's own class, and around
     j = by_label[(past + (d.between(0, 1, n)*(len(x) - same)).long()) % len(x)]
     a, b, rows = x[i]/255, x[j]/255, y[i]
     res, targs = a.clone(), rows.clone()
@@ -65,7 +66,7 @@ def composite_set(
         if len(k): res[k], targs[k] = _made(kind, a, rows, k, d)
     return (res*255).round().to(torch.uint8), targs
 
-# %% ../nbs/06_compose.ipynb #d8750667
+# %% ../nbs/06_compose.ipynb #9c8db7ac
 def verdict_tests(
     images:np.ndarray, # of one digit each, uint8, shape (N, 28, 28)
     labels:np.ndarray, # their class indices, shape (N,)
@@ -73,13 +74,13 @@ def verdict_tests(
     seed:int=42
 )->dict: # name: (pictures, target rows), uint8 (n, 28, 28) and float32 (n, C)
     "What a network should be asked that says none, one and several"
-    y = one_hot(torch.as_tensor(labels), int(np.max(labels)) + 1)
+    x, y = _singles(images, labels)[0][:, 0], one_hot(torch.as_tensor(labels), int(np.max(labels)) + 1)
     made, rows = composite_set(images, labels, n, seed)
     d, part = Draw(generator=torch.Generator().manual_seed(seed)), composite_parts(n)
     blank = torch.stack([torch.full((28, 28), v, dtype=torch.uint8) for v in range(0, 256, 5)])
     none = {'noise': (torch.rand((n//6, 28, 28), generator=d.kw['generator'])*256).byte(), 'blank': blank, 'letters': printed(seed=seed)[:, 0]}
-    return {'one digit': (torch.as_tensor(images), y), **{k: (made[part[k], 0], rows[part[k]]) for k in ('overlaid', 'beside')},
-            **{k: (x, torch.zeros(len(x), y.shape[1])) for k, x in none.items()}}
+    return {'one digit': (x, y), **{k: (made[part[k], 0], rows[part[k]]) for k in ('overlaid', 'beside')},
+            **{k: (o, torch.zeros(len(o), y.shape[1])) for k, o in none.items()}}
 
 def verdict_scores(
     read, # a function from pictures, uint8 (n, 28, 28), to probs (n, C)
@@ -134,7 +135,7 @@ class ComposeDigits(ItemTransform):
             if len(i): new_x[i], new_y[i] = _made(kind, x, y, i, d)
         return new_x.as_subclass(type(xy[0])), new_y.as_subclass(type(xy[1]))
 
-# %% ../nbs/06_compose.ipynb #4a15ab75
+# %% ../nbs/06_compose.ipynb #5ef65d4d
 def _conv(n_in, n_out, ks=3, stride=2):
     return nn.Sequential(nn.Conv2d(n_in, n_out, ks, stride, ks//2, bias=False), nn.BatchNorm2d(n_out), nn.ReLU())
 
@@ -159,9 +160,11 @@ def train_verdicts(
     n = len(dls.train.dataset)
     with no_random(seed):
         rows = dls.train.dataset[0][1].ndim == 1
-        new = [dl.new(bs=256 if n > 10_000 else 64) for dl in (dls if rows else to_multilabel(dls)).loaders]
-        new[0].after_batch = Pipeline([*new[0].after_batch.fs, ComposeDigits()])
+        new = [dl.new(bs=256 if n > 10_000 else min(64, n)) for dl in (dls if rows else to_multilabel(dls)).loaders]
+        if (shape := tuple(new[1].one_batch()[0].shape[1:])) != (1, 28, 28):
+            raise ValueError(f"pictures have shape {shape}: wanted (1, 28, 28), grey and of MNIST's size")
+        new[0].after_batch = Pipeline([*(f for f in new[0].after_batch.fs if not isinstance(f, ComposeDigits)), ComposeDigits()])
         learn = Learner(type(dls)(*new, path=dls.path, device=dls.device), verdict_cnn(len(dls.vocab)), loss_func=BCEWithLogitsLossFlat(), metrics=exact_match)
-        learn.fit_one_cycle(epochs or min(60, max(14, 840_000//n)), 4e-3, wd=.02)
+        learn.fit_one_cycle(min(60, max(14, 840_000//n)) if epochs is None else epochs, 4e-3, wd=.02)
     with torch.no_grad(): learn.model[-1].bias += np.log(1.7)  # fewer pictures of none are to be expected than were trained
     return learn

@@ -21,7 +21,7 @@ class Draw:
     def below(self, n, *shape): return torch.randint(n, shape, **self.kw)
     def order(self, n): return torch.randperm(n, **self.kw)
 
-# %% ../nbs/05a_draw.ipynb #3f5206ac
+# %% ../nbs/05a_draw.ipynb #ebd5fbab
 def moved(
     x:Tensor, # float pictures, shape (n, c, h, w)
     scale=1., # 0.5: half as large; a number, or one for each picture
@@ -31,7 +31,8 @@ def moved(
     "Each picture scaled about its middle, turned, and shifted"
     scale, dx, dy, angle = (torch.as_tensor(o, dtype=x.dtype, device=x.device).expand(len(x)) for o in (scale, dx, dy, angle))
     cos, sin = angle.deg2rad().cos()/scale, angle.deg2rad().sin()/scale
-    turn = torch.stack([cos, sin, -sin, cos], 1).view(-1, 2, 2)
+    tall = x.shape[-2]/x.shape[-1]  # the grid runs from -1 to 1 on both axes
+    turn = torch.stack([cos, sin*tall, -sin/tall, cos], 1).view(-1, 2, 2)
     back = -turn @ torch.stack([dx, dy], 1)[..., None]/14
     return F.grid_sample(x, F.affine_grid(torch.cat([turn, back], 2), x.shape, align_corners=False), align_corners=False)
 
@@ -78,10 +79,10 @@ def pieces(x:Tensor, d:Draw)->Tensor: # floats from 0 to 1, (n, c, h, w), both
     halves = torch.where(d.chance(.5, n, 1, 1, 1), x.roll(h//2, 2), x.roll(w//2, 3))
     return torch.where(d.chance(.4, n, 1, 1, 1), quarters, halves)
 
-# %% ../nbs/05a_draw.ipynb #350b1ae6
-_CURVES, _POINTS = 6, 18  # curves in a picture at most, and points on each
+# %% ../nbs/05a_draw.ipynb #7afbb00f
+_CURVES, _POINTS = 8, 14  # curves in a picture at most, and points on each
 
-def _ends(n, d): # where curves begin and end, in 28ths from the middle, (n, 6, 2) twice; which are glyphs; which have a stem
+def _ends(n, d): # where curves begin and end, in 28ths from the middle, (n, 8, 2) twice; which are glyphs, have a stem, have serifs
     "Seven in ten are glyphs: ends on a loose 3x3 grid, often with a stem; the rest is scribbled"
     glyph, stem, at = d.chance(.7, n, 1, 1), d.chance(.45, n, 1), d.below(3, n, 2*_CURVES, 2) - 1.
     at = at*torch.where(d.chance(.15, n, 2*_CURVES, 1), d.between(0, .5, n, 2*_CURVES, 1), 1.) + d.between(-.1, .1, n, 2*_CURVES, 2)
@@ -92,15 +93,21 @@ def _ends(n, d): # where curves begin and end, in 28ths from the middle, (n, 6, 
     chained = d.chance(torch.where(d.chance(.5, n, 1, 1), .85, .2), n, _CURVES, 1)  # these begin where the one before ends
     a = torch.where(chained, torch.cat([a[:, :1], b[:, :-1]], 1), a)
     short, down = (b - a).norm(dim=-1, keepdim=True) < 3, d.chance(.8, n, _CURVES, 1).float()
-    return a, torch.where(short, a + torch.cat([1 - down, down], -1)*d.between(-10, 10, n, _CURVES, 1), b), glyph, stem
+    serif = stem & d.chance(.4, n, 1)
+    bar = torch.cat([d.between(1, 3, n, 1), torch.zeros(n, 1, device=a.device)], 1)
+    a, b = a.clone(), torch.where(short, a + torch.cat([1 - down, down], -1)*d.between(-10, 10, n, _CURVES, 1), b)
+    for i, end in ((1, a[:, 0].clone()), (2, b[:, 0].clone())):  # a short bar at each end of the stem
+        a[:, i], b[:, i] = torch.where(serif, end - bar, a[:, i]), torch.where(serif, end + bar, b[:, i])
+    return a, b, glyph, stem, serif
 
-# %% ../nbs/05a_draw.ipynb #c7293956
-def _curves(n, d): # points (n, 108, 2), and how much of the curve each stands for (n, 108); 0: not drawn
-    "Lines and arcs; four pictures in ten are mirrored, left to right or top to bottom"
-    a, b, glyph, stem = _ends(n, d)
+# %% ../nbs/05a_draw.ipynb #7c2e95bb
+def _curves(n, d): # points (n, 112, 2), and how much of the curve each stands for (n, 112); 0: not drawn
+    "Lines and arcs; four pictures in ten are symmetric, half of their curves being mirror images"
+    a, b, glyph, stem, serif = _ends(n, d)
     across = (b - a).flip(-1)*torch.tensor([-1., 1.], device=a.device)
     bent = ~d.chance(torch.where(glyph, .75, .35), n, _CURVES, 1)
     bent[:, 0] &= ~stem
+    bent[:, 1:3] &= ~serif[..., None]
     pull = (a + b)/2 + across*bent*d.between(-1.1, 1.1, n, _CURVES, 1)
     kind, half = d.between(0, 1, n, 1, 1), _CURVES//2
     mirrored, flip = kind < .42, torch.cat([torch.where(kind < .12, 1., -1.), torch.where(kind < .12, -1., 1.)], -1)
@@ -109,7 +116,7 @@ def _curves(n, d): # points (n, 108, 2), and how much of the curve each stands f
     pts = (1-t)**2*a + 2*t*(1-t)*pull + t**2*b
     step = (pts[:, :, 1:] - pts[:, :, :-1]).norm(dim=-1)
     k = torch.arange(_CURVES, device=a.device)
-    drawn = torch.where(mirrored[:, 0], k % half <= d.below(half, n, 1), k < d.below(_CURVES-1, n, 1) + 2)
+    drawn = torch.where(mirrored[:, 0], k % half <= (d.below(2*half-1, n, 1) + 1)//2 + 3*serif, k < d.below(5, n, 1) + 2 + 2*serif)
     return pts.flatten(1, 2), (torch.cat([step, step[:, :, -1:]], 2)*drawn[..., None]).flatten(1)
 
 def _placed(pts, step, d):
@@ -122,12 +129,13 @@ def _placed(pts, step, d):
     pts = torch.stack([x*angle.cos() + y*angle.sin(), y*angle.cos() - x*angle.sin()], -1)
     return pts - (pts*drawn).sum(1, keepdim=True)/drawn.sum(1, keepdim=True) + d.between(-2, 2, n, 1, 2)
 
-# %% ../nbs/05a_draw.ipynb #8532493f
+# %% ../nbs/05a_draw.ipynb #bd9748f7
 def strokes(n:int, d:Draw, hw:tuple=(28, 28))->Tensor: # floats from 0 to 1, shape (n, 1, *hw)
-    "Glyphs and scribbles of up to six strokes, thick or thin, soft or sharp"
+    "Glyphs and scribbles of up to eight strokes, thick or thin, soft or sharp"
     pts, step = _curves(n, d)
     pts = _placed(pts, step, d)
-    width = (d.between(.65, 1.5, n, 1)*torch.where(d.chance(.15, n, _CURVES), .6, 1.)).clamp(min=.6).repeat_interleave(_POINTS, 1)[..., None]
+    thin = torch.where(d.chance(.35, n, 1) & (torch.arange(_CURVES, device=pts.device) > 0), d.between(.4, .8, n, 1), 1.)  # all but the stem
+    width = (d.between(.65, 1.5, n, 1)*thin).clamp(min=.55).repeat_interleave(_POINTS, 1)[..., None]
     def dots(k, at): return torch.exp(-(((torch.arange(k, device=at.device) + .5)*28/k - 14 - at)/width)**2/2)
     ink = (dots(hw[0], pts[..., 1:])*step[..., None]/(2.5*width)).transpose(1, 2) @ dots(hw[1], pts[..., :1])
     sharp = d.between(1.2, 4, n, 1, 1)
