@@ -1,8 +1,8 @@
 """Train the lesson's network with several processes, each with its part of every batch.
 
-    torchrun --nproc_per_node 2 examples/train.py
-    accelerate launch --num_processes 2 examples/train.py        (on GPUs, too, and over several machines: see accelerate config)
-    python examples/train.py                                     (one process, the same global batch)
+    torchrun --nproc_per_node 2 examples/train.py       (CPUs or GPUs; over several machines with --nnodes)
+    accelerate launch examples/train.py                 (GPUs, as `accelerate config` was told; on CPUs it starts one process)
+    python examples/train.py                            (one process, the same global batch)
 
 accelerate moves the data, averages the gradients and starts the processes' group: gloo on CPUs, NCCL on GPUs. The schedule and the global batch stay the
 same however many processes there are, so the losses do, too, but for one thing: a batch norm looks at the images that its process has. `--norm` says what to
@@ -92,7 +92,7 @@ def train(args):
     set_seed(args.seed)  # the same weights and the same order of images everywhere
     batches = DataLoader(Batches(dls.train_ds), args.batch, shuffle=True, drop_last=True, collate_fn=as_it_is, generator=torch.Generator().manual_seed(args.seed))
     model = network(args.norm)
-    opt = torch.optim.AdamW(model.parameters(), lr=args.lr, weight_decay=.01)
+    opt = torch.optim.AdamW(model.parameters(), lr=args.lr, weight_decay=.01, eps=1e-5)  # a small eps would make steps out of rounding errors
     model, opt, batches = acc.prepare(model, opt, batches)
     sched = one_cycle(opt, args.epochs * len(batches), args.lr)
     dls.to(acc.device)
