@@ -7,22 +7,16 @@ __all__ = ['digits_path', 'read_pixels', 'DigitDatasets', 'PixelDL', 'PixelsToFl
            'DigitDataLoaders']
 
 # %% ../nbs/00_data.ipynb #54783595
-import os, tempfile
+import os, shutil, sys, tempfile, time
 from concurrent.futures import ProcessPoolExecutor
 from hashlib import blake2b
 from itertools import islice
 from multiprocessing import get_context
 from pathlib import Path
-from shutil import rmtree
-from sys import platform
-from time import time
 
 import numpy as np, torch
-from torch import Tensor
-from fastai.data.all import (Categorize, DataLoaders, Datasets, IntToFloatTensor, Normalize, TfmdDL, ToTensor, URLs,
-                             default_device, fastai_path, parent_label, untar_data)
-from fastai.vision.core import PILImageBW, TensorImageBase, TensorImageBW
-from fastai.vision.augment import Resize, ResizeMethod, PadMode
+from fastai.vision.all import (Categorize, DataLoaders, Datasets, IntToFloatTensor, Normalize, PILImageBW, PadMode, Resize, ResizeMethod,
+                               TensorImageBase, TensorImageBW, TfmdDL, ToTensor, URLs, default_device, fastai_path, parent_label, untar_data)
 from fastprogress.fastprogress import progress_bar
 from PIL import Image
 from sklearn.datasets import load_digits
@@ -32,18 +26,19 @@ from sklearn.model_selection import train_test_split
 def _to_28(img8:np.ndarray)->Image.Image: # values 0 to 16, shape (8, 8)
     "Draw an 8x8 digit the way MNIST's digits lie: in a 20x20 box amid 28x28 pixels"
     box = Image.fromarray((img8 * (255/16)).round().astype('uint8')).resize((20, 20), Image.Resampling.BICUBIC)
-    canvas = Image.new('L', (28, 28))
-    canvas.paste(box, (4, 4))
-    return canvas
+    return Image.fromarray(np.pad(np.asarray(box), 4))
 
 # %% ../nbs/00_data.ipynb #1d79e261
-def _write_embedded(folder:Path # where the set will be; its parent must be writable
-                   )->Path:
+def _work_folder(beside:Path)->tempfile.TemporaryDirectory: # beside a file or folder that is to come
+    "A folder to make it in, under a name that nobody looks for; those that killed runs left an hour ago or more are removed"
+    for old in beside.parent.glob(f'.{beside.name}-*'):
+        if time.time() - old.stat().st_mtime > 3600: shutil.rmtree(old, ignore_errors=True)
+    return tempfile.TemporaryDirectory(prefix=f'.{beside.name}-', dir=beside.parent, ignore_cleanup_errors=True)
+
+def _write_embedded(folder:Path)->Path: # its parent must be writable
     "Write scikit-learn's digits as PNGs: all of them, or nothing"
-    for old in folder.parent.glob(f'.{folder.name}-*'):  # left by a run that was killed
-        if time() - old.stat().st_mtime > 3600: rmtree(old, ignore_errors=True)
     digits = load_digits()
-    with tempfile.TemporaryDirectory(prefix=f'.{folder.name}-', dir=folder.parent, ignore_cleanup_errors=True) as tmp:
+    with _work_folder(folder) as tmp:
         whole = Path(tmp)/'whole'
         for i, (img, label) in enumerate(zip(digits.images, digits.target)):
             d = whole/('training' if i < 1437 else 'testing')/str(label)
@@ -55,13 +50,11 @@ def _write_embedded(folder:Path # where the set will be; its parent must be writ
     return folder
 
 # %% ../nbs/00_data.ipynb #9f85d4b6
-def _class_folders(path:Path, # a folder with training/ and testing/
-                  )->list: # class names, sorted
+def _class_folders(path:Path)->list: # of a folder with training/ and testing/: class names, sorted
     "The class names of both splits; ValueError if a split or a class is missing or empty"
     names = {}
     for split in ('training', 'testing'):
-        if not (path/split).is_dir():
-            raise ValueError(f"{path} has no folder {split}/: wanted training/<class>/*.png and testing/<class>/*.png")
+        if not (path/split).is_dir(): raise ValueError(f"{path} has no folder {split}/: wanted training/<class>/*.png and testing/<class>/*.png")
         names[split] = sorted(d.name for d in (path/split).iterdir() if d.is_dir() and not d.name.startswith('.'))
         if not names[split]: raise ValueError(f"{path/split} has no class folders: wanted one folder of images per class")
         for name in names[split]:
@@ -94,36 +87,34 @@ def digits_path(source:str|Path=None # 'embedded', 'mnist', a folder, or None: $
     else: path = Path(source).expanduser()
     if not path.is_dir(): raise ValueError(f"no folder {path}: wanted 'embedded', 'mnist', or a folder with training/ and testing/")
     classes = _class_folders(path)
-    if classes != list('0123456789'):
-        raise ValueError(f"{path} holds the classes {classes}: wanted the ten digits 0 to 9 "
-                         "(DigitDataLoaders.from_folder takes any classes)")
-    return path
+    if classes == list('0123456789'): return path
+    raise ValueError(f"{path} holds the classes {classes}: wanted the ten digits 0 to 9 (DigitDataLoaders.from_folder takes any classes)")
 
 # %% ../nbs/00_data.ipynb #81b7cefd
 def _decode(files:list)->np.ndarray: # uint8, shape (n, height, width)
     "Pixels of grey image files of one size; ValueError names the first that is not"
     imgs = []
     for f in files:
-        try: 
-            with Image.open(f) as img: imgs.append((img.mode, np.asarray(img)))
-        except (OSError, SyntaxError) as e: raise ValueError(f"{f} can't be read as an image ({e}): repair or remove it") from e
-        mode, px = imgs[-1]
-        if mode != 'L' or px.shape != imgs[0][1].shape:
-            raise ValueError(f"{f} has mode {mode!r} and shape {px.shape}, wanted grey ('L') and {imgs[0][1].shape[:2]} "
+        try:
+            with Image.open(f) as img: mode, px = img.mode, np.asarray(img)
+        except Exception as e: raise ValueError(f"{f} can't be read as an image ({e}): repair or remove it") from e
+        imgs.append(px)
+        if mode != 'L' or px.shape != imgs[0].shape:
+            raise ValueError(f"{f} has mode {mode!r} and shape {px.shape}, wanted grey ('L') and {imgs[0].shape[:2]} "
                              "as in the first file: convert it with PIL's Image.convert('L') and .resize")
-    return np.stack([px for _,px in imgs])
+    return np.stack(imgs)
 
 # %% ../nbs/00_data.ipynb #b593efbb
 def _stamp(files:list, root:Path)->str:
     "A digest of names, sizes and times: another one when any file was added, removed or changed"
     start, stats = len(str(root)), ((str(f), os.stat(f)) for f in files)
-    return blake2b('\n'.join(f'{f[start:]}|{s.st_size}|{s.st_mtime_ns}' for f, s in stats).encode(), digest_size=8).hexdigest()
+    return blake2b(os.fsencode('\n'.join(f'{f[start:]}|{s.st_size}|{s.st_mtime_ns}' for f, s in stats)), digest_size=8).hexdigest()
 
 def _decode_all(files:list)->np.ndarray:
     "`_decode` on all cores, with a progress bar where it takes a moment"
     if len(files) < 5000: return _decode(files)
     parts = [files[i:i+1000] for i in range(0, len(files), 1000)]
-    if platform == 'linux':  # elsewhere a new process must import torch first, which takes longer than the reading
+    if sys.platform == 'linux':  # elsewhere a new process must import torch first, which takes longer than the reading
         with ProcessPoolExecutor(mp_context=get_context('fork')) as ex:
             res = list(progress_bar(ex.map(_decode, parts), total=len(parts)))
     else: res = [_decode(p) for p in progress_bar(parts)]
@@ -131,24 +122,21 @@ def _decode_all(files:list)->np.ndarray:
     return np.concatenate(res)
 
 # %% ../nbs/00_data.ipynb #26e26dff
-def _save_whole(file:Path, px:np.ndarray)->None:
-    "`np.save`, but the file has its name only when it is whole"
-    with tempfile.TemporaryDirectory(dir=file.parent, prefix='.pixels-') as d:
-        np.save(Path(d)/'px.npy', px)
-        os.replace(Path(d)/'px.npy', file)
-
 def read_pixels(path:Path, # a folder that holds the files; the cache goes here
                 files:list # image files below it
                )->np.ndarray: # uint8, shape (n, height, width), memory-mapped where a cache could be written
     "All pixels of grey images of one size, decoded once; ValueError for a file that is no such image"
     cache = Path(path)/f'.pixels-{_stamp(files, path)}.npy'
-    if not cache.exists():
-        px = _decode_all(files)
-        try: _save_whole(cache, px)
-        except OSError: return px  # a folder that can't be written to: no cache, same pixels
+    try: return np.load(cache, mmap_mode='c')  # changes stay in memory: the file is never written
+    except (OSError, ValueError, EOFError): px = _decode_all(files)  # there is none, or none that can be read
+    try:
+        with _work_folder(Path(path)/'.pixels') as tmp:
+            np.save(Path(tmp)/'px.npy', px)
+            os.replace(Path(tmp)/'px.npy', cache)  # it has its name only when it is whole
         for old in Path(path).glob('.pixels-*.npy'):
             if old != cache: old.unlink(missing_ok=True)
-    return np.load(cache, mmap_mode='c')  # a change would stay in memory: the file is never written
+        return np.load(cache, mmap_mode='c')
+    except OSError: return px  # a folder that can't be written to: no cache, same pixels
 
 # %% ../nbs/00_data.ipynb #cf4e9f0e
 class DigitDatasets(Datasets):
@@ -158,24 +146,23 @@ class DigitDatasets(Datasets):
     @classmethod
     def part_of(cls, dsets, rows, split_idx, pixels, labels):
         "The items of `dsets` at `rows`, with their share of the memory"
-        items = [dsets.items[i] for i in rows]
-        res = cls(tls=[tl._new(items, split_idx=split_idx) for tl in dsets.tls], n_inp=dsets.n_inp)
+        res = cls(tls=[tl._new([dsets.items[i] for i in rows], split_idx=split_idx) for tl in dsets.tls], n_inp=dsets.n_inp)
         res.pixels, res.rows, res.labels = pixels, np.asarray(rows), labels[rows]
         return res
 
-    def targets(self)->Tensor: # whatever the target pipeline makes of each label, stacked
+    def targets(self)->torch.Tensor: # whatever the target pipeline makes of each label, stacked
         "All targets; the pipeline runs once per class, since a target depends on the class folder alone"
         if self._targets is None:
             classes, first = np.unique(self.labels, return_index=True)
-            rows = [self.tls[1][int(i)] for i in first]
-            table = torch.stack([torch.as_tensor(r).as_subclass(Tensor) for r in rows])
-            self._targets = table[np.searchsorted(classes, self.labels)].as_subclass(type(rows[0]))
+            of_class = [self.tls[1][int(i)] for i in first]
+            table = torch.stack([torch.as_tensor(t).as_subclass(torch.Tensor) for t in of_class])
+            self._targets = table[np.searchsorted(classes, self.labels)].as_subclass(type(of_class[0]))
         return self._targets
 
     def batch(self, idxs:np.ndarray)->tuple: # TensorImageBW uint8 (bs, 1, height, width), targets
         "A whole batch by index"
         if self._px is None: self._px = torch.from_numpy(self.pixels)  # index_select is several times faster than numpy's px[rows]
-        y = torch.as_subclass(self.targets(), Tensor).index_select(0, torch.from_numpy(idxs))
+        y = torch.as_subclass(self.targets(), torch.Tensor).index_select(0, torch.from_numpy(idxs))
         x = self._px.index_select(0, torch.from_numpy(self.rows[idxs]))[:, None]
         return torch.as_subclass(x, TensorImageBW), torch.as_subclass(y, type(self._targets))
 
@@ -183,10 +170,9 @@ class DigitDatasets(Datasets):
 class PixelDL(TfmdDL):
     "A fastai `TfmdDL` that takes whole batches from a dataset's memory, and items one by one where it has none"
     def _from_memory(self)->bool:
-        if getattr(self.dataset, 'pixels', None) is None or self.prebatched: return False
+        if getattr(self.dataset, 'pixels', None) is None or self.prebatched or self.before_batch.fs: return False
         hw = tuple(self.dataset.pixels.shape[1:])
-        return not self.before_batch.fs and all(
-            isinstance(f, ToTensor) or (isinstance(f, Resize) and tuple(f.size) == hw) for f in self.after_item.fs)
+        return all(isinstance(f, ToTensor) or (isinstance(f, Resize) and tuple(f.size) == hw) for f in self.after_item.fs)
 
     def sample(self): return iter(self._DataLoader__idxs) if self.num_workers == 1 else super().sample()  # no workers: all are ours
     def shuffle_fn(self, idxs): return np.random.default_rng(self.rng.getrandbits(64)).permutation(idxs).tolist()
@@ -196,23 +182,16 @@ class PixelDL(TfmdDL):
         samps, least = iter(samps), self.bs if self.drop_last else 1
         while len(idxs := np.fromiter(islice(samps, self.bs), dtype=np.int64)) >= least: yield self.dataset.batch(idxs)
 
-# %% ../nbs/00_data.ipynb #922b5585
-def _plain(b, dtype)->Tensor: # the pictures of a batch that holds no others which would be transformed, too; else None
+def _quick(b, dtype, f):
+    "(f of the pictures, the rest of a batch), without fastai's search for a method that fits; None if another method might fit better"
     if type(b) is tuple and type(b[0]) is TensorImageBW and not any(isinstance(o, TensorImageBase) for o in b[1:]):
-        x = torch.as_subclass(b[0], Tensor)
-        if x.dtype == dtype: return x
+        x = torch.as_subclass(b[0], torch.Tensor)
+        if x.dtype == dtype: return torch.as_subclass(f(x), TensorImageBW), *b[1:]
 
-class PixelsToFloat(IntToFloatTensor):
-    "fastai's `IntToFloatTensor`, without a search for the method that fits"
-    def __call__(self, b, **kwargs):
-        if (x := _plain(b, torch.uint8)) is None: return super().__call__(b, **kwargs)
-        return torch.as_subclass(x.float().div_(self.div), TensorImageBW), *b[1:]
-
+class PixelsToFloat(IntToFloatTensor): # of small pictures: there the search takes longer than the arithmetic
+    def __call__(self, b, **kwargs): return _quick(b, torch.uint8, lambda x: x.float().div_(self.div)) or super().__call__(b, **kwargs)
 class NormalizePixels(Normalize):
-    "fastai's `Normalize`, without a search for the method that fits"
-    def __call__(self, b, **kwargs):
-        if (x := _plain(b, torch.float32)) is None: return super().__call__(b, **kwargs)
-        return torch.as_subclass((x - self.mean).div_(self.std), TensorImageBW), *b[1:]
+    def __call__(self, b, **kwargs): return _quick(b, torch.float32, lambda x: (x - self.mean).div_(self.std)) or super().__call__(b, **kwargs)
 
 # %% ../nbs/00_data.ipynb #2b7c2098
 def grey_image(o:Path|str|torch.Tensor|np.ndarray|bytes|Image.Image # a file, a PIL image, or uint8 pixels (H, W), (1, H, W) or (H, W, 3)
@@ -221,7 +200,7 @@ def grey_image(o:Path|str|torch.Tensor|np.ndarray|bytes|Image.Image # a file, a 
     if isinstance(o, Image.Image): o = np.asarray(o.convert('L'))
     if isinstance(o, (torch.Tensor, np.ndarray)):
         o = np.asarray(o.cpu() if isinstance(o, torch.Tensor) else o)
-        if o.ndim == 3 and o.shape[0] == 1: o = o[0]
+        o = o[0] if o.ndim == 3 and o.shape[0] == 1 else o
         if o.dtype != np.uint8 or not (o.ndim == 2 or (o.ndim == 3 and o.shape[2] == 3)):
             raise ValueError(f"pixels came as {o.dtype} {o.shape}: wanted uint8 (0 to 255) of shape (H, W), (1, H, W) or (H, W, 3)")
         o = np.asarray(Image.fromarray(o).convert('L'))
@@ -233,22 +212,18 @@ def _split(labels:np.ndarray, n, seed)->tuple:
     try: return train_test_split(np.arange(len(labels)), train_size=n, stratify=labels, random_state=seed)
     except ValueError as e: raise ValueError(f"{len(labels)} images can't be split with {n} on one side: {e}") from e
 
-# %% ../nbs/00_data.ipynb #786a242e
 def _loaders(dsets:list, bs:int)->list: # a PixelDL each; the first shuffles
     "Loaders that make floats and normalise on the device, with mean and deviation of the training images"
     px = dsets[0].pixels[np.sort(dsets[0].rows)[::max(1, len(dsets[0])//6000)]] / 255
-    dls = []
-    for i, ds in enumerate(dsets):
-        tfms = [PixelsToFloat(), NormalizePixels.from_stats([px.mean()], [px.std()], cuda=False)]
-        dls.append(PixelDL(ds, bs=bs, shuffle=i==0, drop_last=i==0 and len(ds)>=bs, num_workers=0, after_batch=tfms,
-                           after_item=[Resize(px.shape[1:], ResizeMethod.Pad, PadMode.Zeros), ToTensor()]))
-    return dls
+    def loader(ds, first): return PixelDL(ds, bs=bs, shuffle=first, drop_last=first and len(ds)>=bs, num_workers=0,
+        after_item=[Resize(px.shape[1:], ResizeMethod.Pad, PadMode.Zeros), ToTensor()],
+        after_batch=[PixelsToFloat(), NormalizePixels.from_stats([px.mean()], [px.std()], cuda=False)])
+    return [loader(ds, i == 0) for i, ds in enumerate(dsets)]
 
 # %% ../nbs/00_data.ipynb #97336579
 class DigitDataLoaders(DataLoaders):
     "fastai `DataLoaders` over a folder of small grey images, held in memory"
-    test = property(lambda self: self.loaders[2])
-    test_ds = property(lambda self: self.test.dataset)
+    test, test_ds = property(lambda self: self.loaders[2]), property(lambda self: self.loaders[2].dataset)
 
     @classmethod
     def from_folder(cls,
@@ -260,12 +235,12 @@ class DigitDataLoaders(DataLoaders):
         device=None, # None: fastai's default_device()
     )->'DigitDataLoaders': # with train, valid and test
         "Read a folder into memory; ValueError for one that lacks a split or a class, or holds a file that is no such image"
+        if not 0 <= valid_pct < 1: raise ValueError(f"valid_pct is {valid_pct}: wanted a share from 0 up to, but not including, 1")
+        if bs < 1: raise ValueError(f"bs is {bs}: wanted at least 1 image in a batch")
         path, vocab = Path(path), _class_folders(Path(path))
-        files = {s: [path/s/c/name for c in vocab for name in sorted(os.listdir(path/s/c)) if name[0] != '.']
-                 for s in ('training', 'testing')}
+        files = {s: [path/s/c/f for c in vocab for f in sorted(os.listdir(path/s/c)) if f[0] != '.'] for s in ('training', 'testing')}
         n, files = len(files['training']), files['training'] + files['testing']
         pixels, labels = read_pixels(path, files), np.array([vocab.index(f.parent.name) for f in files])
-        if not 0 <= valid_pct < 1: raise ValueError(f"valid_pct is {valid_pct}: wanted a share from 0 up to, but not including, 1")
         train, test = np.arange(n), np.arange(n, len(files))
         train, valid = [train[i] for i in _split(labels[:n], 1-valid_pct, seed)] if valid_pct else (train, test)
         if n_train is not None and n_train < len(train): train = train[_split(labels[train], n_train, seed)[0]]
