@@ -1,17 +1,11 @@
 """(a) Time to 99 %: one epoch with sigmoid BCE and its validation, the network new each time."""
-import statistics
-
 import torch
 import torch.nn.functional as F
 from fastai.callback.schedule import combined_cos
-from fastai.learner import Learner
-from fastai.metrics import accuracy
-from fastai.torch_core import set_seed
 
-from multilabel_mnist.labels import BCEOneHotLossFlat, one_hot
-from multilabel_mnist.training import digit_cnn, fused_adam
+from multilabel_mnist.labels import one_hot
 
-from .lesson import EPOCHS, LR, MOMS, WD, learner, silent
+from .lesson import EPOCHS, LR, MOMS, PCT_START, WD, learner, network, silent
 from .limit import limit
 from .loading import indexed
 from .timing import in_turns, ratio
@@ -23,10 +17,10 @@ def hand_written(bench, seed, train, valid, mean, std):
     """The same network, optimizer, schedule and validation in plain torch; gives the share of right top classes."""
     torch.manual_seed(seed)
     (x, y), bs = train, bench.bs
-    model = digit_cnn().to(bench.device)
+    model = network().to(bench.device)
     opt = torch.optim.AdamW(model.parameters(), lr=LR, weight_decay=WD, fused=True)
     n = EPOCHS * (len(x) // bs)
-    lr, mom = combined_cos(.25, LR / 25, LR, LR / 1e5), combined_cos(.25, *MOMS)
+    lr, mom = combined_cos(PCT_START, LR / 25, LR, LR / 1e5), combined_cos(PCT_START, *MOMS)
     rows, step = one_hot(y.cpu(), 10).to(bench.device), 0
     for _ in range(EPOCHS):
         model.train()
@@ -54,7 +48,7 @@ def validate(model, x, y, bs, mean, std):
 def fit(dls, seed):
     learn = learner(dls, seed)
     with silent():
-        learn.fit_one_cycle(EPOCHS, LR)
+        learn.fit_one_cycle(EPOCHS, LR, pct_start=PCT_START)
     return learn.recorder.values[-1][-1]  # accuracy on testing/
 
 

@@ -1,6 +1,4 @@
 """The physical limit: the operations that training needs, over the rate at which this machine multiplies matrices."""
-import statistics
-
 import torch
 import torch.nn.functional as F
 from torch.utils.flop_counter import FlopCounterMode

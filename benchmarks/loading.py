@@ -1,6 +1,4 @@
 """(b) Images a second, as batches of normalised floats that a network could take."""
-import statistics
-
 import torch
 from torch.utils.data import DataLoader, RandomSampler
 from torchvision import transforms

@@ -13,7 +13,6 @@ PACKAGES = ("multilabel_mnist", "fastai", "fastcore", "torch", "torchvision", "n
 
 def seconds(f):
     """How long a call takes, work queued on a GPU included."""
-    gc.collect()
     wait(); start = time.perf_counter()
     f()
     wait()
@@ -35,6 +34,7 @@ def in_turns(sides, repeats, warm_up=True, say=None):
             say(f"{name}, to warm up")
         sides[name](-1)
     for r in range(repeats):
+        gc.collect()
         for name in names[r % len(names):] + names[:r % len(names)]:
             if say:
                 say(f"{name}, {r + 1} of {repeats}")

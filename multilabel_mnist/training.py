@@ -11,17 +11,17 @@ from fastai.optimizer import OptimWrapper
 from torch import Tensor, nn
 
 # %% ../nbs/04_training.ipynb #87ca1e55
-def _conv(n_in, n_out, ks=3):
-    "Half the height and width, `n_out` channels"
-    return nn.Sequential(nn.Conv2d(n_in, n_out, ks, stride=2, padding=ks//2, bias=False), nn.BatchNorm2d(n_out), nn.ReLU())
+def _conv(n_in, n_out, ks=3, stride=1):
+    "A convolution without padding, a batch norm, a ReLU"
+    return nn.Sequential(nn.Conv2d(n_in, n_out, ks, stride, bias=False), nn.BatchNorm2d(n_out), nn.ReLU())
 
 def digit_cnn(n_out:int=10 # outputs, one logit each
              )->nn.Sequential: # (N, 1, 28, 28) images in, (N, n_out) logits out
     "The small network of the lessons: four convolutions and a linear layer"
-    net = nn.Sequential(_conv(1, 16, 5), _conv(16, 32), _conv(32, 64), _conv(64, 128), nn.Flatten(), nn.Linear(128*2*2, n_out))
-    return net.to(memory_format=torch.channels_last)  # the same numbers in another order, in which convolutions are faster on a CPU
+    net = nn.Sequential(_conv(1, 16, 4, 2), _conv(16, 32, 3, 2), _conv(32, 64), _conv(64, 128), nn.Flatten(), nn.Linear(128*2*2, n_out))
+    return net.to(memory_format=torch.channels_last)  # the same numbers in another order, which convolutions on a CPU prefer
 
-# %% ../nbs/04_training.ipynb #5d71c4dd
+# %% ../nbs/04_training.ipynb #edc2833e
 def fused_adam(params, **kwargs)->OptimWrapper: # what a `Learner` takes as its opt_func
     "torch's AdamW, which changes all weights in one call where fastai's Adam makes some for each"
     return OptimWrapper(params, torch.optim.AdamW, fused=True, **kwargs)
