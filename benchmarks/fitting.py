@@ -30,7 +30,7 @@ def hand_written(bench, seed, train, valid, mean, std):
             F.binary_cross_entropy_with_logits(model(xb), yb).backward()
             opt.step(); opt.zero_grad()
             step += 1
-        loss, right = validate(model, *valid, bs, mean, std)
+        loss, right = validate(model, *valid, 2 * bs, mean, std)
     return right
 
 

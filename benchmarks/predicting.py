@@ -23,9 +23,9 @@ def one_by_one(learn, pictures):
 def run(bench):
     learn, (mean, std), ds = learner(bench.dls, 0), bench.mean_std(), bench.dls.test_ds
     learn.model.to(bench.device)
-    x, _ = bench.in_memory(ds)
+    (x, _), bs = bench.in_memory(ds), bench.dls.test.bs
     some = [ds.pixels[i] for i in ds.rows[:10 if bench.quick else 50]]
-    torch.testing.assert_close(sigmoid_preds(learn, dl=learn.dls.test).probs, forward(learn.model, x, bench.bs, mean, std), rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(sigmoid_preds(learn, dl=learn.dls.test).probs, forward(learn.model, x, bs, mean, std), rtol=1e-3, atol=1e-4)
 
     def per_image(f, n):
         def timed(r):
@@ -34,10 +34,10 @@ def run(bench):
         return timed
 
     sides = {"ours": per_image(lambda: sigmoid_preds(learn, dl=learn.dls.test), len(x)),
-             "forward": per_image(lambda: forward(learn.model, x, bench.bs, mean, std), len(x)),
+             "forward": per_image(lambda: forward(learn.model, x, bs, mean, std), len(x)),
              "get_preds": per_image(lambda: learn.get_preds(dl=learn.dls.test), len(x)),
              "predict": per_image(lambda: one_by_one(learn, some), len(some))}
     times = in_turns(sides, bench.repeats, say=bench.say)
     rows = [(f"{name}: {NAMES[name]}", "us/image", [t * 1e6 for t in ts]) for name, ts in times.items()]
     ratios = {"preds_ours_over_forward": ratio(times, "ours", "forward"), "preds_predict_over_ours": ratio(times, "predict", "ours")}
-    return {"rows": rows, "ratios": ratios, "note": f"{len(x):,} images in batches of {bench.bs}; predict on {len(some)} of them, from memory"}
+    return {"rows": rows, "ratios": ratios, "note": f"{len(x):,} images in batches of {bs}; predict on {len(some)} of them, from memory"}

@@ -44,7 +44,8 @@ def whole(file, write):
         write(tmp)
         os.replace(tmp, file)
     finally:
-        tmp.unlink(missing_ok=True)
+        for left in file.parent.glob(f".{file.name}.*"):  # ours, or what a run that was killed had begun
+            left.unlink(missing_ok=True)
 
 
 def write_listing(folder, file, rows, about):

@@ -215,7 +215,7 @@ def _split(labels:np.ndarray, n, seed)->tuple:
 def _loaders(dsets:list, bs:int)->list: # a PixelDL each; the first shuffles
     "Loaders that make floats and normalise on the device, with mean and deviation of the training images"
     px = dsets[0].pixels[np.sort(dsets[0].rows)[::max(1, len(dsets[0])//6000)]] / 255
-    def loader(ds, first): return PixelDL(ds, bs=bs, shuffle=first, drop_last=first and len(ds)>=bs, num_workers=0,
+    def loader(ds, first): return PixelDL(ds, bs=bs if first else 2*bs, shuffle=first, drop_last=first and len(ds)>=bs, num_workers=0,
         after_item=[Resize(px.shape[1:], ResizeMethod.Pad, PadMode.Zeros), ToTensor()],
         after_batch=[PixelsToFloat(), NormalizePixels.from_stats([px.mean()], [px.std()], cuda=False)])
     return [loader(ds, i == 0) for i, ds in enumerate(dsets)]
@@ -228,7 +228,7 @@ class DigitDataLoaders(DataLoaders):
     @classmethod
     def from_folder(cls,
         path:str|Path, # holds training/<class>/ and testing/<class>/ with grey images of one size
-        bs:int=256, # images in a batch
+        bs:int=256, # images in a training batch; as in fastai, the others hold twice as many
         valid_pct:float=0.1, # the share of training/ kept as `valid`, stratified; 0: testing/ is the valid, too
         n_train:int=None, # at most so many training images, stratified; None: all
         seed:int=42, # of the splits

@@ -18,7 +18,7 @@ def _conv(n_in, n_out, ks=3, stride=1):
 def digit_cnn(n_out:int=10 # outputs, one logit each
              )->nn.Sequential: # (N, 1, 28, 28) images in, (N, n_out) logits out
     "The small network of the lessons: four convolutions and a linear layer"
-    net = nn.Sequential(_conv(1, 16, 4, 2), _conv(16, 32, 3, 2), _conv(32, 64), _conv(64, 128), nn.Flatten(), nn.Linear(128*2*2, n_out))
+    net = nn.Sequential(_conv(1, 16, 4, 2), _conv(16, 32, 3, 2), _conv(32, 64), _conv(64, 96), nn.Flatten(), nn.Linear(96*2*2, n_out))
     return net.to(memory_format=torch.channels_last)  # the same numbers in another order, which convolutions on a CPU prefer
 
 # %% ../nbs/04_training.ipynb #edc2833e
