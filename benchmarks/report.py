@@ -6,13 +6,18 @@ from matplotlib.figure import Figure
 from .timing import spread
 
 
+def short(v):
+    """Four figures, and no exponent."""
+    return f"{v:,.0f}" if abs(v) >= 1000 else f"{v:.4g}"
+
+
 def text_table(parts):
     """Each part's rows with median, smallest and largest, then its ratios."""
     lines = []
     for key, part in parts.items():
         lines += ["", f"({key}) {part['title']}: {part['note']}", f"    {'median':>10} {'least':>10} {'most':>10}"]
         for name, unit, values in part["rows"]:
-            lines.append("    " + " ".join(f"{v:>10.4g}" for v in spread(values)) + f"  {unit:9} {name}")
+            lines.append("    " + " ".join(f"{short(v):>10}" for v in spread(values)) + f"  {unit:9} {name}")
         lines += [f"    {value:>10.3f} {'':21}  {'ratio':9} {name}" for name, value in part["ratios"].items()]
     return "\n".join(lines)
 
@@ -23,32 +28,43 @@ def markdown_table(parts):
     for part in parts.values():
         for name, unit, values in part["rows"]:
             mid, low, high = spread(values)
-            lines.append(f"| {name} | {mid:.4g} | {low:.4g} to {high:.4g} | {unit} |")
+            lines.append(f"| {name} | {short(mid)} | {short(low)} to {short(high)} | {unit} |")
         lines += [f"| `{name}` | {value:.3f} | | |" for name, value in part["ratios"].items()]
     return "\n".join(lines)
 
 
+def draw(ax, rows, unit):
+    """A bar per row and its spread as a line; shares of right answers as points, one for each repetition."""
+    mids = [spread(values)[0] for _, values in rows]
+    far_apart = unit != "%" and max(mids) > 50 * min(mids)
+    for i, (_, values) in enumerate(rows):
+        mid, low, high = spread(values)
+        if unit == "%":
+            ax.plot(values, [i] * len(values), "o", color="0.5", ms=4)
+        else:
+            ax.barh(i, mid, color="0.8")
+            ax.plot([low, high], [i, i], color="black", lw=1.5)
+        ax.annotate(short(mid), (high, i), (4, 0), textcoords="offset points", va="center", fontsize=7)
+    label = unit + (" right, each repetition a point" if unit == "%" else ", logarithmic" if far_apart else "")
+    ax.set(yticks=range(len(rows)), yticklabels=[name for name, _ in rows], ylim=(-.6, len(rows) - .4), xlabel=label, xscale="log" if far_apart else "linear")
+    ax.tick_params(labelsize=7)
+    ax.xaxis.label.set_size(7)
+    ax.invert_yaxis()
+    ax.margins(x=.15)
+
+
 def figure(parts, path):
-    """A bar per row, its spread as a line; a panel per unit of a part."""
+    """A panel for each unit of a part."""
     panels = {}
     for key, part in parts.items():
         for name, unit, values in part["rows"]:
-            panels.setdefault((key, part["title"], unit), []).append((name.split(":")[0], values))
+            panels.setdefault((f"({key}) {part['title']}", unit), []).append((name.split(":")[0], values))
     heights = [len(rows) + 1.6 for rows in panels.values()]
     fig = Figure(figsize=(6, .28 * sum(heights)), layout="constrained")
     axs = fig.subplots(len(panels), 1, squeeze=False, height_ratios=heights)[:, 0]
-    for ax, ((key, title, unit), rows) in zip(axs, panels.items(), strict=True):
-        for i, (name, values) in enumerate(rows):
-            mid, low, high = spread(values)
-            ax.barh(i, mid, color="0.75")
-            ax.plot([low, high], [i, i], color="black", lw=1.5)
-            ax.text(mid, i, f" {mid:.4g}", va="center", fontsize=7)
-        ax.set(yticks=range(len(rows)), yticklabels=[name for name, _ in rows], xlabel=unit)
-        ax.set_title(f"({key}) {title}", fontsize=8, loc="left")
-        ax.tick_params(labelsize=7)
-        ax.xaxis.label.set_size(7)
-        ax.invert_yaxis()
-        ax.margins(x=.12)
+    for ax, ((title, unit), rows) in zip(axs, panels.items(), strict=True):
+        draw(ax, rows, unit)
+        ax.set_title(title, fontsize=8, loc="left")
     fig.savefig(path, dpi=110)
 
 
