@@ -25,7 +25,9 @@ def step_time(dls, cbs, n):
     ticks = learn.clock.ticks[10:n] # the training steps after the first ones
     return statistics.median(b-a for a,b in zip(ticks, ticks[1:]))
 
-def main(n=400, rounds=12):
+def measure(n=400, rounds=12):
+    "Name: median microseconds of a training step."
+    threads = torch.get_num_threads()
     torch.set_num_threads(1)
     batches = [(torch.randn(64, 20), torch.randint(0, 10, (64,))) for _ in range(n)]
     dls = DataLoaders(DataLoader(batches, bs=None, num_workers=0), DataLoader(batches[:2], bs=None, num_workers=0))
@@ -33,7 +35,9 @@ def main(n=400, rounds=12):
     times = {k: [] for k in kinds}
     for _ in range(rounds):
         for k,cbs in kinds.items(): times[k].append(step_time(dls, [cb() for cb in cbs], n))
-    base = statistics.median(times['without'])
-    for k,t in times.items(): print(f'{k:18} {statistics.median(t)*1e6:6.0f} us a step, a factor of {statistics.median(t)/base:.3f}')
+    torch.set_num_threads(threads)
+    return {k: statistics.median(t)*1e6 for k,t in times.items()}
 
-if __name__ == '__main__': main()
+if __name__ == '__main__':
+    found = measure()
+    for k,t in found.items(): print(f'{k:18} {t:6.0f} us a step, a factor of {t/found["without"]:.3f}')

@@ -10,12 +10,12 @@ import numpy as np, torch, torch.nn.functional as F
 from fastcore.basics import patch
 from torch import Tensor
 
-from .labels import _rows
+from .labels import _rows, _tensor
 
 # %% ../nbs/04a_calibrate.ipynb #0980e9c7
 def _scores(o, what:str='logits')->Tensor: # float32 or float64 (N, C), on the CPU
     "Logits or probs; ValueError for another shape, for no rows and for NaN"
-    z = torch.as_tensor(o).as_subclass(Tensor).detach().cpu()
+    z = _tensor(o, what, 'numbers (N, C)').detach().cpu()
     z = z if z.dtype == torch.double else z.float()
     if z.ndim != 2 or 0 in z.shape: raise ValueError(f"{what} have shape {tuple(z.shape)}: wanted (N, C), with at least one row")
     if (bad := z.isnan().any(1)).any():
@@ -25,7 +25,7 @@ def _scores(o, what:str='logits')->Tensor: # float32 or float64 (N, C), on the C
 
 def _targets(targs, scores:Tensor, hard=True)->Tensor: # float32, the shape of scores
     "Labels or targets as target rows; ValueError if they don't fit, or are not 0 and 1 (between them, unless hard)"
-    t = torch.as_tensor(targs).as_subclass(Tensor).detach().cpu()
+    t = _tensor(targs, 'targets', 'labels or rows; dls.vocab.o2i turns a name into its index').detach().cpu()
     t = _rows(scores, t[:, None] if scores.shape[1] == t.ndim == 1 else t)
     if hard and not ((t == 0) | (t == 1)).all(): raise ValueError(f"targets {tuple(t.shape)} hold fractions: wanted 0 and 1 alone")
     return t
@@ -81,6 +81,8 @@ def tune_thresholds(
 def margins(logits:Tensor # shape (N, C)
            )->Tensor: # shape (N, C)
     "`z_c - logsumexp(z_others)`: how far each class is ahead of all others, whose sigmoid is the softmax; ValueError for a single class"
+    logits = _tensor(logits, 'logits', 'numbers (N, C)')
+    if not logits.is_floating_point(): logits = logits.float()
     if logits.ndim != 2 or logits.shape[1] < 2:
         raise ValueError(f"logits have shape {tuple(logits.shape)}: a margin over the other classes wants (N, C) with C of 2 or more")
     logp, top = logits.log_softmax(1), logits.argmax(1, keepdim=True)

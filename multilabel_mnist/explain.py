@@ -12,25 +12,19 @@ from functools import partial
 import torch, torch.nn.functional as F
 from torch import Tensor
 from torch.nn.modules.loss import _Loss
-from fastai.basics import (AccumMetric, AvgMetric, BaseLoss, Callback, Learner, Metric,
-                           accuracy, accuracy_multi, get_c, no_random, to_device)
 from .mismatch import Diagnosis, diagnose
 
 # %% ../nbs/01b_explain.ipynb #42b4959b
-def _variables(frame):
-    "A copy of a frame's variables"
-    now = frame.f_locals
-    mine = dict(now)
+def _variables(frame): # a copy of them
+    mine = dict(now := frame.f_locals)
     # Up to Python 3.12 `now` stays in the frame, and may hold the error itself: a ring that would keep all its tensors alive.
     if frame.f_code.co_flags & inspect.CO_OPTIMIZED and isinstance(now, dict) and sys.gettrace() is None: now.clear()
     return mine
 
-def _frames(exc):
-    "(frame, variables) from the outermost call to the one that raised"
+def _frames(exc): # (frame, variables) from the outermost call to the one that raised
     return [(f, _variables(f)) for f,_ in traceback.walk_tb(exc.__traceback__)]
 
-def _chain(exc):
-    "The error, then those that it was raised from or after, each once"
+def _chain(exc): # the error, then those that it was raised from or after, each once
     seen, todo = [], [exc]
     for e in todo: # which grows as it is read
         if e is None or any(e is o for o in seen): continue
@@ -39,10 +33,12 @@ def _chain(exc):
     return seen
 
 # %% ../nbs/01b_explain.ipynb #db584b96
+def _is(o, name): # is it an object of this class of fastai's? Asked without an import of fastai
+    return any(c.__name__ == name and c.__module__.startswith('fastai.') for c in type(o).__mro__)
+
 def _flat_call(frames, i):
     "fastai's flat loss reshapes what it is given: the tensors as they came are the caller's, or what the views are views of"
-    caller, loc = frames[i-1][1] if i else {}, frames[i][1]
-    axis = loc['self'].axis
+    caller, loc, axis = frames[i-1][1] if i else {}, frames[i][1], frames[i][1]['self'].axis
     def as_it_came(t):
         like = [v for v in caller.values() if isinstance(v, Tensor) and v.numel()==t.numel() and v.ndim > axis]
         like = [v for v in like if torch.equal(v.transpose(axis, -1).reshape(t.shape).to(t.dtype), t)]
@@ -54,11 +50,11 @@ def _known_call(frames, i):
     "(loss or metric, prediction, target) where frame i is surely its call"
     (frame, loc), name = frames[i], frames[i][0].f_code.co_name
     me = loc.get('self')
-    if isinstance(me, Learner) and name == '_do_one_batch':
+    if _is(me, 'Learner') and name == '_do_one_batch':
         in_model = i+1 < len(frames) and frames[i+1][1].get('self') is me.model # then pred is the batch before's
         return None if in_model else (me.loss_func, me.pred, *me.yb)
-    if isinstance(me, Metric) and name == 'accumulate': return me, loc['learn'].pred, *loc['learn'].yb
-    if isinstance(me, BaseLoss) and name == '__call__': return _flat_call(frames, i)
+    if _is(me, 'Metric') and name == 'accumulate': return me, loc['learn'].pred, *loc['learn'].yb
+    if _is(me, 'BaseLoss') and name == '__call__': return _flat_call(frames, i)
     if isinstance(me, _Loss) and name in ('_wrapped_call_impl', '_call_impl'):
         return me, *inspect.signature(me.forward).bind(*loc['args'], **loc['kwargs']).arguments.values()
     if frame.f_globals.get('__name__') == F.__name__ and {'input', 'target'} <= loc.keys():
@@ -79,9 +75,10 @@ def _named_call(frames, i):
 # %% ../nbs/01b_explain.ipynb #143ed2e3
 def _function_of(func):
     "A fastai metric as the function of (pred, targ) that it computes, or reads them like; None where it wants more"
-    if isinstance(func, AvgMetric): return func.func
-    if not isinstance(func, Metric): return func
-    if not isinstance(func, AccumMetric): return None
+    if _is(func, 'AvgMetric'): return func.func
+    if not _is(func, 'Metric'): return func
+    if not _is(func, 'AccumMetric'): return None
+    from fastai.metrics import accuracy, accuracy_multi
     if func.dim_argmax: return partial(accuracy, axis=func.dim_argmax)
     return accuracy_multi if func.thresh is not None or func.activation == 'sigmoid' else None
 
@@ -89,7 +86,7 @@ def _ask(func, pred, targ):
     "`diagnose`, for fastai's metric objects too"
     plain = _function_of(func)
     d = diagnose(plain, pred, targ)
-    if not isinstance(func, AccumMetric): return d
+    if not _is(func, 'AccumMetric'): return d
     like = getattr(plain, 'func', plain).__name__
     return replace(d, explanation=f'{func.name} reads predictions and targets as {like} does. {d.explanation}', loss_name=func.name)
 
@@ -112,16 +109,14 @@ class _Unexplained(Diagnosis):
     def _repr_html_(self): return f'<p><strong>{self.cause}</strong><br>{html.escape(self.explanation)}</p>'
 
 def _unexplained(exc, text): return _Unexplained(False, 'unexplained', certain=False, silent=False, message=str(exc) or None, explanation=text)
-
 def _shown(t): return f'{list(t.shape)} {str(t.dtype).removeprefix("torch.")}'
 
 def _judged(exc, func, pred, targ):
     "The Diagnosis of a call that was found"
-    kind, plain = type(exc).__name__, getattr(func, 'func', func) if isinstance(func, (partial, AvgMetric)) else func
+    kind, plain = type(exc).__name__, getattr(func, 'func', func) if isinstance(func, partial) or _is(func, 'AvgMetric') else func
     name = getattr(plain, '__name__', None) or type(plain).__name__
     found = f'{name} was given a prediction {_shown(pred)} and a target {_shown(targ)}'
-    if not isinstance(exc, _refusals) or isinstance(exc, torch.OutOfMemoryError):
-        return _unexplained(exc, f'{found}, and raised {kind}. That is not about whether the two fit.')
+    if not isinstance(exc, _refusals) or isinstance(exc, torch.OutOfMemoryError): return _unexplained(exc, f'{found}, and raised {kind}. That is not about whether the two fit.')
     try: d = _ask(func, pred, targ)
     except Exception as e: return _unexplained(exc, f"{found}, but they can't be read any more ({type(e).__name__}). "
         'After an error on a GPU, restart and run the same lines on the CPU.')
@@ -135,8 +130,7 @@ def _not_found(errors):
     frames = [f for e in errors for f in _frames(e)]
     late = 'Call explain where the error is caught, or in the cell right after the failed one.'
     if not frames: return _unexplained(exc, f"This {kind} has no traceback any more, so its tensors can't be read. {late}")
-    if any(f.f_code.co_argcount and not loc for f,loc in frames):
-        return _unexplained(exc, f"The traceback of this {kind} was cleared, so its tensors can't be read any more. {late}")
+    if any(f.f_code.co_argcount and not loc for f,loc in frames): return _unexplained(exc, f"The traceback of this {kind} was cleared, so its tensors can't be read any more. {late}")
     for f,loc in reversed(frames):
         held = [f'{k} {_shown(v)}' for k,v in loc.items() if isinstance(v, Tensor)]
         if held: return _unexplained(exc, f'This {kind} was not raised by a loss: no call of one is in its traceback. '
@@ -170,9 +164,9 @@ def explain(
     except Exception as e: return _unexplained('', f'explain failed on this {type(exc).__name__}, with {type(e).__name__}.')
 
 # %% ../nbs/01b_explain.ipynb #c863a17a
-def _assumed_pred(learn, targ):
-    "A prediction as it will be, where the model's last weight and the classes agree on the number of outputs; else None"
+def _assumed_pred(learn, targ): # as it will be, where the model's last weight and the classes agree on the number of outputs; else None
     try:
+        from fastai.data.transforms import get_c
         n_out = [len(p) for p in learn.model.parameters() if p.ndim > 1][-1]
         n_classes = targ.shape[1] if targ.ndim == 2 else get_c(learn.dls) if targ.ndim == 1 and not targ.is_floating_point() else 0
         return torch.full((len(targ), n_out), 0.5, device=targ.device) if n_out == n_classes > 1 else None
@@ -183,7 +177,7 @@ def _judge(cb, func, pred, yb):
     if len(yb) != 1 or not isinstance(pred, Tensor) or not isinstance(yb[0], Tensor) or _function_of(func) is None: return None
     try: d = _ask(func, pred, yb[0])
     except Exception: return None
-    return None if d.ok or d.cause in cb.allow else d
+    return None if d.ok or d.cause in cb.allow or d.cause == 'unexplained' else d
 
 def _stop(d, func, pred, yb):
     "Raise the Diagnosis, chained to the error of the call itself; a loud mismatch whose call raises nothing is no reason to stop"
@@ -195,14 +189,14 @@ def _stop(d, func, pred, yb):
 # %% ../nbs/01b_explain.ipynb #27b8e85e
 def _check_loss(cb):
     learn, d = cb.learn, _judge(cb, cb.learn.loss_func, cb.learn.pred, cb.learn.yb)
-    if d is None or (d.certain and not d.silent and not learn.pred.is_cuda): return # a loud one is met in its call
+    if d is None or not (d.silent or learn.pred.is_cuda): return # a loud one is met in its call
     if d.certain: _stop(d, learn.loss_func, learn.pred, learn.yb)
     elif d.cause not in cb.warned: warnings.warn(f'{d.explanation} If it is meant: ExplainMismatch(allow={d.cause!r}).')
     cb.warned.add(d.cause)
 
-def _valid_yb(learn, device):
-    "The targets of one validation batch, or None; the random state stays as it was"
+def _valid_yb(learn, device): # the targets of one validation batch, or None; the random state stays as it was
     try:
+        from fastai.torch_core import no_random, to_device
         with no_random(): b = learn.dls.valid.one_batch()
         return to_device(b[-1], device).as_subclass(Tensor),
     except Exception: return None
@@ -224,7 +218,7 @@ def _watched(cb, loss_func, *args, **kwargs):
         raise MismatchError(d) from e
 
 # %% ../nbs/01b_explain.ipynb #fee2957f
-class ExplainMismatch(Callback):
+class _ExplainMismatch:
     "Ends a failing `fit` in a `MismatchError`; at the first batch tells of silent mismatches, and of a loss or metric that can't fit the targets"
     order = float('inf') # last at each event: batch and prediction are then as the loss will see them
     def __init__(self, allow:tuple=()): # causes to let pass, such as 'class-axis'
@@ -234,9 +228,7 @@ class ExplainMismatch(Callback):
     def before_fit(self): self.unseen = set() if hasattr(self.learn, 'gather_preds') else {True, False} # training, validation
     def before_batch(self):
         learn = self.learn
-        if not (learn.training and True in self.unseen and len(learn.yb)==1): return
-        pred = _assumed_pred(learn, learn.yb[0])
-        if pred is None: return
+        if not (learn.training and True in self.unseen and len(learn.yb)==1) or (pred := _assumed_pred(learn, learn.yb[0])) is None: return
         d = _judge(self, learn.loss_func, pred, learn.yb)
         if d and d.certain and d.cause not in ('missing-activation', 'double-activation'): _stop(d, learn.loss_func, pred, learn.yb)
         _check_metrics(self, pred)
@@ -248,3 +240,10 @@ class ExplainMismatch(Callback):
             _check_loss(self)
             _check_metrics(self, learn.pred)
         learn.loss_func = partial(_watched, self, learn.loss_func)
+
+# %% ../nbs/01b_explain.ipynb #a182155d
+_all_ = ['ExplainMismatch']
+def __getattr__(name):
+    if name != 'ExplainMismatch': raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
+    from fastai.callback.core import Callback
+    return globals().setdefault(name, type(name, (_ExplainMismatch, Callback), {'__module__': __name__, '__doc__': _ExplainMismatch.__doc__}))

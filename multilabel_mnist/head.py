@@ -6,16 +6,15 @@
 __all__ = ['final_linear', 'head_table', 'replace_final_linear']
 
 # %% ../nbs/03_head.ipynb #2c942ac4
-import operator, warnings
-from collections.abc import Sequence
+import warnings
 from contextlib import contextmanager
 from copy import copy
 
-import pandas as pd, torch, torch.nn.functional as F
+import numpy as np, pandas as pd, torch, torch.nn.functional as F
 from fastai.learner import Learner
-from fastai.torch_core import get_random_states, set_random_states, to_device
-from torch import Tensor, fx, nn
-from torch.nn.parameter import is_lazy
+from fastai.optimizer import Optimizer, OptimWrapper
+from fastai.torch_core import L, no_random, to_device
+from torch import Tensor, fx, nn; from torch.nn.parameter import is_lazy
 
 # %% ../nbs/03_head.ipynb #55eeb3d5
 def _closed(m):
@@ -52,13 +51,10 @@ def _only_asks(node): # x.shape[0] says nothing about the values in x
 
 def _sources(model)->list|None: # names in the order of registration; None: forward can't be followed
     "The modules and weights from which the output comes with no other weights between"
-    root, states = _hollow(model, {}), get_random_states()
+    root = _hollow(model, {})
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter('ignore')
-            graph = _Flow().trace(root)
+        with no_random(), warnings.catch_warnings(action='ignore'): graph = _Flow().trace(root)
     except Exception: return None
-    finally: set_random_states(**states)
     mods, params = dict(root.named_modules()), dict(root.named_parameters())
     todo, seen, found = list(graph.output_node().all_input_nodes), set(), set()
     while todo:
@@ -68,6 +64,7 @@ def _sources(model)->list|None: # names in the order of registration; None: forw
         if node.op == 'call_module' and _mixes(mods[node.target]): found.add(node.target)
         elif node.op == 'get_attr' and node.target in params and params[node.target].ndim > 1: found.add(node.target)
         else: todo += node.all_input_nodes
+    if isinstance(graph.output_node().args[0], tuple): found = {n for n in found if n in mods and _has_linear(mods[n])} or found  # features beside logits
     return [n for n in [*mods, *params] if n in found]
 
 # %% ../nbs/03_head.ipynb #b5f63295
@@ -128,21 +125,19 @@ def final_linear(model:nn.Module|Learner # any model that ends in one linear lay
 @contextmanager
 def _looking(model):
     "Evaluation mode without gradients; afterwards modes and random states are what they were"
-    modes, states = [(m, m.training) for m in model.modules()], get_random_states()
+    modes = [(m, m.training) for m in model.modules()]
     try:
         for m, _ in modes: m.training = False
-        with torch.no_grad(): yield
+        with torch.no_grad(), no_random(): yield
     finally:
         for m, mode in modes: m.training = mode
-        set_random_states(**states)
 
 def _own_batch(learn)->tuple: # the model's inputs
     "Inputs of one batch, of `valid` if it has any; ValueError if no DataLoader holds an item"
     loaders = list(learn.dls.loaders)
     dl = next((dl for dl in loaders[1:] + loaders[:1] if len(dl)), None)
     if dl is None: raise ValueError("the Learner's DataLoaders hold no items (an exported one has none): pass a batch, head_table(learn, xb)")
-    rng = getattr(dl, 'rng', None)
-    state = rng and rng.getstate()
+    state = (rng := getattr(dl, 'rng', None)) and rng.getstate()
     b = dl.one_batch() if hasattr(dl, 'one_batch') else next(iter(dl))
     if rng: rng.setstate(state); dl.rng = rng
     return tuple(b[:getattr(learn.dls, 'n_inp', max(1, len(b)-1))])
@@ -155,10 +150,9 @@ def _shape(o):
     return shapes[0] if len(shapes) == 1 else shapes
 
 # %% ../nbs/03_head.ipynb #96fbe266
-_ADDS = {nn.CrossEntropyLoss: 'softmax', F.cross_entropy: 'softmax', nn.BCEWithLogitsLoss: 'sigmoid',
-         F.binary_cross_entropy_with_logits: 'sigmoid', nn.MultiLabelSoftMarginLoss: 'sigmoid', nn.BCELoss: 'none',
-         F.binary_cross_entropy: 'none', nn.NLLLoss: 'none', F.nll_loss: 'none', nn.MSELoss: 'none', F.mse_loss: 'none',
-         nn.L1Loss: 'none', F.l1_loss: 'none'}
+_ADDS = {'softmax': (nn.CrossEntropyLoss, F.cross_entropy), 'none': (nn.BCELoss, F.binary_cross_entropy, nn.NLLLoss, F.nll_loss, nn.MSELoss,
+    F.mse_loss, nn.L1Loss, F.l1_loss), 'sigmoid': (nn.BCEWithLogitsLoss, F.binary_cross_entropy_with_logits, nn.MultiLabelSoftMarginLoss)}
+_ADDS = {loss: adds for adds, losses in _ADDS.items() for loss in losses}
 
 def _loss_adds(loss)->str:
     "The activation that a loss applies to what it gets, and its name"
@@ -170,14 +164,13 @@ def _loss_adds(loss)->str:
         adds = next((n for n, t in (('softmax', z.softmax(-1)), ('sigmoid', z.sigmoid()), ('none', z)) if torch.equal(a, t)), None)
     return f"{adds or 'unknown'} ({name})"
 
-# %% ../nbs/03_head.ipynb #47392d4f
 def _run(model, xb)->list: # (name, layer, in_shape, out_shape), as they ran
     "Send a batch through the model and note each layer's shapes; ValueError if it does not go through"
     seen, xb = [], xb if isinstance(xb, (tuple, list)) else (xb,)
     def note(name): return lambda m, args, out: seen.append((name, m, _shape(args), _shape(out)))
     hooks = [m.register_forward_hook(note(n)) for n, m in _layers(model)]
     try:
-        with _looking(model): model(*to_device(xb, next(model.parameters()).device))
+        model(*to_device(xb, next(model.parameters()).device))
     except (RuntimeError, TypeError, IndexError) as e:
         raise ValueError(f"a batch of shape {_shape(xb)} does not go through {type(model).__name__}: pass the inputs it was made for ({e})") from e
     finally:
@@ -191,10 +184,10 @@ def head_table(o:nn.Module|Learner, # a model that ends in one linear layer, or 
     "A row per layer of the head, in running order; ValueError for a plain model without xb, and as `final_linear`"
     learn, (name, last) = o if isinstance(o, Learner) else None, final_linear(o)
     prefix, model = _unwrapped(learn.model if learn else o)
+    if any(is_lazy(p) for p in model.parameters()): raise ValueError(
+        f"{type(model).__name__} has lazy layers that don't know their inputs yet: send one batch through it first, since a look must not change it")
     if xb is None and not learn: raise ValueError(f"{type(model).__name__} came without a batch: shapes need one, as in head_table(model, xb)")
-    states = get_random_states()
-    try: seen = _run(model, _own_batch(learn) if xb is None else xb)
-    finally: set_random_states(**states)
+    with _looking(model): seen = _run(model, _own_batch(learn) if xb is None else xb)
     parts, top, block = name[len(prefix):].split('.'), '', model
     while block is not last and any(_mixes(m) and not isinstance(m, nn.Linear) for _, m in _layers(block)):
         block, top, parts = getattr(block, parts[0]), f'{top}{parts[0]}.', parts[1:]
@@ -209,35 +202,49 @@ def head_table(o:nn.Module|Learner, # a model that ends in one linear layer, or 
 # %% ../nbs/03_head.ipynb #0918e90e
 def _log_odds(prior, n_out:int)->Tensor: # float32, shape (n_out,)
     "The logits whose sigmoids are `prior`"
-    p = torch.as_tensor(prior, dtype=torch.float32).detach().cpu()
+    try: p = torch.as_tensor(prior, dtype=torch.float32).detach().cpu()
+    except (TypeError, ValueError): p = torch.tensor(torch.nan)
     if p.shape not in ((), (n_out,)) or not ((0 < p) & (p < 1)).all(): raise ValueError(
-        f"prior is {p.tolist()}: wanted a probability between 0 and 1, both excluded, or {n_out} of them (one per output)")
+        f"prior is {prior}: wanted a probability between 0 and 1, both excluded, or {n_out} of them (one per output)")
     return p.logit().expand(n_out)
 
-def _new_opt(learn:Learner)->None:
-    "An optimizer over the parameters as they are now; groups' settings and what is frozen stay, momenta start anew"
-    hypers, frozen = learn.opt.hypers, getattr(learn.opt, 'frozen_idx', 0)
-    learn.create_opt()
-    if len(learn.opt.hypers) == len(hypers):
-        for new, old in zip(learn.opt.hypers, hypers): new.update(old)
-    if frozen: learn.freeze_to(frozen)
+def _exchange(opt, old, new, model, wd_bias)->None:
+    "In an optimizer, the parameters of `new` go where those of `old` are (or into the last group), and are frozen if that group is"
+    lists, inner, used = [list(ps) for ps in opt.param_lists], getattr(opt, 'opt', opt), {id(p) for p in model.parameters()}
+    at = len(lists) - 1
+    for p, q in ((old.weight, new.weight), (old.bias, new.bias)):
+        if q is None: continue
+        at, k = next(((i, k) for i, ps in enumerate(lists) for k, o in enumerate(ps) if o is p), (at, len(lists[at])))
+        lists[at][k:k + (id(p) not in used)] = [q]
+        if id(p) not in used: inner.state.pop(p, None); opt.state.pop(p, None)
+        opt.state[q] = {} if wd_bias or q is new.weight else {'do_wd': False}
+        q.requires_grad_(at >= opt.frozen_idx)
+    opt.param_lists = L(lists)
 
 # %% ../nbs/03_head.ipynb #6f663815
 def replace_final_linear(o:nn.Module|Learner, # changed in place; all other weights stay
                          n_out:int, # outputs of the new layer
                          prior:float|Tensor=None, # expected share of positives, a float or (n_out,): sets the bias to its log-odds
                         )->nn.Module|Learner: # the same object (a model that is a linear layer itself: the new one)
-    "A new last linear layer, and the optimizer rebuilt with it; a prior adds a bias where there was none. ValueError for a wrong n_out or prior, and as `final_linear`"
-    if isinstance(n_out, bool) or not isinstance(n_out, int) or n_out < 1:
+    "A new last `nn.Linear`, which the optimizer trains; a prior adds a bias where there was none. ValueError for a wrong n_out or prior, and as `final_linear`"
+    if isinstance(n_out, bool) or not isinstance(n_out, (int, np.integer)) or n_out < 1:
         raise ValueError(f"n_out is {n_out!r}: wanted a whole number of outputs, at least 1")
-    bias = None if prior is None else _log_odds(prior, n_out)
-    learn, (name, old) = o if isinstance(o, Learner) else None, final_linear(o)
-    new = nn.Linear(old.in_features, n_out, bias=old.bias is not None or bias is not None,
+    bias = None if prior is None else _log_odds(prior, int(n_out))
+    learn, (_, old) = o if isinstance(o, Learner) else None, final_linear(o)
+    model = learn.model if learn else o
+    if is_lazy(old.weight): raise ValueError("the last layer is lazy and does not know its inputs yet: send one batch through the model first")
+    wrapper = {type(m).__name__ for m in model.modules()} & {'DistributedDataParallel', 'FullyShardedDataParallel'}
+    if wrapper: raise ValueError(f"the model is wrapped in {wrapper.pop()}, which goes on with the weights it was built around: "
+                                 "replace the layer first, and wrap the model then")
+    new = nn.Linear(old.in_features, int(n_out), bias=old.bias is not None or bias is not None,
                     device=old.weight.device, dtype=old.weight.dtype).train(old.training)
     if bias is not None: new.bias.data.copy_(bias)
-    if not name:
-        if not learn: return new
-        learn.model = new
-    else: (learn.model if learn else o).set_submodule(name, new)
-    if learn and learn.opt is not None: _new_opt(learn)
-    return o
+    for name in [name for name, m in model.named_modules(remove_duplicate=False) if m is old and name]: model.set_submodule(name, new)
+    if model is old: model = new
+    if learn:
+        learn.model = model
+        for opt in {id(opt): opt for opt in (learn.opt, learn.opt_func) if isinstance(opt, (Optimizer, OptimWrapper))}.values():
+            _exchange(opt, old, new, model, learn.wd_bn_bias)
+    tied = [name for name, p in model.named_parameters() if any(p is q for q in old.parameters())]
+    if tied: warnings.warn(f"the old layer shared its weights with {', '.join(tied)}: the new one has its own", stacklevel=2)
+    return o if learn else model

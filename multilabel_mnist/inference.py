@@ -13,12 +13,13 @@ from pathlib import Path
 
 import numpy as np, pandas as pd, torch, torch.nn.functional as F
 from fastai.vision.all import Callback, DataLoaders, Datasets, Learner, PILBase, ProgressCallback, Resize, TensorImageBW, show_image
-from fastcore.all import L, noop, patch
+from fastcore.all import CollBase, L, noop, patch
 from matplotlib import pyplot as plt
 from PIL import Image
 from torch import Tensor, nn
 
 from .calibrate import SigmoidCalibrator, margins, tune_thresholds, _scores, _targets
+from .labels import _tensor
 from .data import PixelDL, grey_image
 
 _all_ = ['SigmoidCalibrator', 'margins', 'tune_thresholds']  # so that inference has them, too
@@ -26,9 +27,9 @@ _all_ = ['SigmoidCalibrator', 'margins', 'tune_thresholds']  # so that inference
 # %% ../nbs/05_inference.ipynb #7e468b9c
 def _threshold(t, c:int): # a float, or a float32 tensor (C,)
     "One threshold, or one per class; ValueError outside [0, 1] or of another length"
-    ts = torch.as_tensor(t, dtype=torch.float32).detach().cpu()
+    ts = _tensor(t, 'threshold', 'a number from 0 to 1, or one per class').detach().cpu().float()
     if ts.shape not in ((), (c,)) or not ((0 <= ts) & (ts <= 1)).all():
-        raise ValueError(f"threshold is {ts.tolist()}: wanted a number from 0 to 1 (a probability, no logit), or {c} of them, one per class")
+        raise ValueError(f"threshold is {t}: wanted a number from 0 to 1 (a probability, no logit), or {c} of them, one per class")
     return ts if ts.ndim else float(t)
 
 # %% ../nbs/05_inference.ipynb #f3826392
@@ -80,7 +81,7 @@ def exact(self:SigmoidPreds)->Tensor: # bool, shape (N,): whether all C answers 
 def __len__(self:SigmoidPreds): return len(self.logits)
 @patch
 def __getitem__(self:SigmoidPreds, idx)->SigmoidPreds: # idx: a row, a slice, a list of rows, a mask
-    res, at = copy(self), np.atleast_1d(np.arange(len(self))[idx if isinstance(idx, slice) else np.asarray(idx)])
+    res, at = copy(self), np.atleast_1d(np.arange(len(self))[idx if isinstance(idx, slice) else np.asarray(idx) if np.size(idx) else []])
     res.items, res._at = [self.items[i] for i in at], self._at[at]
     for k in ('logits', 'probs', 'targs'): setattr(res, k, None if getattr(self, k) is None else getattr(self, k)[at])
     return res
@@ -135,8 +136,7 @@ def _loss_kind(loss_func, c:int): # 'softmax', 'sigmoid', 'probs' (the model end
     z, labels = torch.linspace(-2, 2, 4*c).reshape(c, 4).T, torch.arange(4) % c
     for y in (labels, F.one_hot(labels, c).float()):
         try:
-            with warnings.catch_warnings():
-                warnings.simplefilter('ignore')
+            with warnings.catch_warnings(action='ignore'):
                 if torch.allclose(loss_func(z, y), loss_func(z + 1, y), atol=1e-5): return 'softmax'  # blind to a constant added to a row
         except Exception: pass  # this loss wants other targets
     try: return 'sigmoid' if torch.allclose(loss_func.activation(z), z.sigmoid()) else None
@@ -178,6 +178,7 @@ def _picture(o, cls): # a file, or a picture in memory as the learner's own clas
     if isinstance(o, (Tensor, np.ndarray)):
         grey_image(o)  # raises if these are no pixels of a picture
         o = Image.fromarray(np.asarray(o).squeeze())
+    if not isinstance(o, (str, Path, Image.Image)): raise ValueError(f"an item is a {type(o).__name__}: wanted a file, a PIL image or uint8 pixels")
     return cls.create(o.convert(cls._open_args['mode'])) if isinstance(o, Image.Image) else o
 
 # %% ../nbs/05_inference.ipynb #9f0e6a96
@@ -187,6 +188,7 @@ def _items_dl(learn, items): # a DataLoader, and the items as a list
     types = ds.tls[0].types or () if isinstance(ds, Datasets) else ()
     cls = next((t for t in types if isinstance(t, type) and issubclass(t, PILBase)), None)
     if isinstance(items, (str, Path, Image.Image)) or (cls and getattr(items, 'ndim', 3) == 2): items = [items]
+    if not hasattr(items, '__len__'): items = list(items)
     if not len(items): raise ValueError("items are empty: wanted at least one")
     if isinstance(items, pd.DataFrame): return dls.test_dl(items), list(items.index)
     if not cls: return dls.test_dl(items if isinstance(ds, Datasets) else [o if isinstance(o, tuple) else (o,) for o in items]), list(items)
@@ -243,6 +245,6 @@ def sigmoid_preds(
            None: "does not say what its outputs are: they are taken for logits of sigmoids; if a softmax was trained, use SigmoidCalibrator('softmax')"}
     if kind in why and calibrator is None: warnings.warn(f'{name} {why[kind]}', stacklevel=2)
     vocab = list(getattr(learn.dls, 'vocab', None) or ())
-    if vocab and isinstance(vocab[-1], (list, L)): vocab = list(vocab[-1])  # a text learner's: tokens, then classes
+    if vocab and isinstance(vocab[-1], (list, CollBase)): vocab = list(vocab[-1])  # a text learner's: tokens, then classes
     return SigmoidPreds(logits, vocab if len(vocab) == c else None, targs, items if items and len(items) == len(logits) else None,
                         threshold, calibrator, getattr(dl, 'dataset', None))

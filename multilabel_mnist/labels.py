@@ -21,15 +21,19 @@ from fastai.torch_core import TensorCategory, TensorMultiCategory, to_detach
 from torch import Tensor, nn
 
 # %% ../nbs/02_labels.ipynb #542d69e0
+def _tensor(o, what:str='labels', wanted:str='class indices (N,); dls.vocab.o2i turns a name into its index')->Tensor:
+    "A plain tensor of a tensor, an array, a list or a column of pandas; ValueError for what holds no numbers"
+    try:
+        if not isinstance(o, Tensor) and (o := np.array(o, order='C')).dtype == object: o = np.array(o.tolist())
+        return torch.as_tensor(o).as_subclass(Tensor)
+    except (TypeError, ValueError, RuntimeError) as e: raise ValueError(f"{what} came as {' '.join(str(o).split())[:40]}: wanted {wanted}") from e
+
 def _as_labels(labels)->Tensor: # int64, shape (N,)
     "Class indices of any integer kind, or floats that are whole, as int64"
-    try: labels = torch.as_tensor(labels).as_subclass(Tensor)
-    except (TypeError, ValueError, RuntimeError) as e:
-        raise ValueError(f"labels are {str(labels)[:40]}: wanted class indices (N,); dls.vocab.o2i turns a name into its index") from e
+    labels = _tensor(labels)
     if labels.ndim != 1: raise ValueError(f"labels have shape {tuple(labels.shape)}: wanted class indices of shape (N,)")
-    if labels.dtype == torch.bool:
-        raise ValueError(f"labels are bool, shape {tuple(labels.shape)}: wanted class indices; call .long() if True means class 1")
-    if labels.is_complex() or (labels.is_floating_point() and not torch.equal(labels, labels.round())):
+    if labels.dtype == torch.bool: raise ValueError(f"labels {tuple(labels.shape)} are bool: wanted class indices; call .long() if True means class 1")
+    if labels.is_complex() or (labels.is_floating_point() and (labels.frac() != 0).any()):
         raise ValueError(f"labels are {labels.dtype} and not all whole numbers: wanted class indices of shape (N,)")
     return labels.long()
 
@@ -41,15 +45,16 @@ def one_hot(labels:Tensor, # class indices, shape (N,)
         raise ValueError(f"n_classes is {n_classes!r}: wanted a whole number from 1 up, such as dls.c")
     labels = _as_labels(labels)
     low, high = (int(o) for o in labels.aminmax()) if len(labels) else (0, 0)
-    if low < 0 or high >= n_classes:
-        raise ValueError(f"labels {tuple(labels.shape)} run from {low} to {high}: wanted 0 to {n_classes-1} for n_classes={n_classes}")
+    hint = '; answers to a single yes-or-no question go as targets (N, 1)' if n_classes == 1 else ''
+    if not 0 <= low <= high < n_classes: raise ValueError(
+        f"labels {tuple(labels.shape)} run from {low} to {high}: wanted 0 to {n_classes-1} for n_classes={n_classes}{hint}")
     return F.one_hot(labels, int(n_classes)).float()
 
 # %% ../nbs/02_labels.ipynb #9446adcc
 def class_indices(targets:Tensor # rows of 0 and 1, shape (N, C)
                  )->Tensor: # int64, shape (N,)
     "The inverse of `one_hot`; ValueError unless each row holds exactly one 1 and otherwise 0"
-    t = torch.as_tensor(targets).as_subclass(Tensor)
+    t = _tensor(targets, 'targets', 'rows of 0 and 1')
     if t.ndim != 2: raise ValueError(f"targets have shape {tuple(t.shape)}: wanted rows of shape (N, C)")
     bad = ((t != 0) & (t != 1)).any(1) | ((t == 1).sum(1) != 1)
     if bad.any():
@@ -78,8 +83,7 @@ class OneHot(Transform):
         super().__init__(); self.n_classes = n_classes
     def encodes(self, o:TensorCategory): return one_hot(o, self.n_classes).as_subclass(TensorMultiCategory)
     def encodes(self, o:TensorMultiCategory):
-        if o.ndim != 2 or o.shape[1] != self.n_classes:
-            raise ValueError(f"targets have shape {tuple(o.shape)}: wanted (N, {self.n_classes}) for OneHot({self.n_classes})")
+        if o.shape[1:] != (c := self.n_classes,): raise ValueError(f"targets have shape {tuple(o.shape)}: wanted (N, {c}) for OneHot({c})")
         return o
     def decodes(self, o:TensorCategory): return o == 1 if o.ndim == 2 else o  # a mask, with which a vocab can be indexed
 
@@ -88,9 +92,9 @@ def _rows(pred:Tensor, targ:Tensor)->Tensor: # float32, the shape of pred
     "Labels or targets as target rows; ValueError where they are neither, or the batch is empty"
     if pred.ndim != 2 or len(pred) == 0:
         raise ValueError(f"predictions have shape {tuple(pred.shape)}: wanted (N, C), with at least one row")
-    n, c = pred.shape
+    (n, c), targ = pred.shape, _tensor(targ, 'targets', 'labels or rows; dls.vocab.o2i turns a name into its index').to(pred.device)
     if targ.shape == pred.shape:
-        targ = targ.as_subclass(Tensor).float()
+        targ = targ.float()
         if not ((0 <= targ) & (targ <= 1)).all():
             raise ValueError(f"targets {tuple(targ.shape)} hold values from {targ.min():g} to {targ.max():g}: wanted 0 to 1")
         return targ
@@ -99,8 +103,8 @@ def _rows(pred:Tensor, targ:Tensor)->Tensor: # float32, the shape of pred
 
 class BCEOneHotLossFlat(BCEWithLogitsLossFlat):
     "`BCEWithLogitsLossFlat` that takes labels (N,) as well as targets (N, C); ValueError for anything else"
-    def __init__(self, weight:Tensor=None, # per class, shape (C,)
-                 reduction:str='mean', pos_weight:Tensor=None, # of the 1s, shape (C,)
+    def __init__(self, weight:Tensor=None, reduction:str='mean', # weight: per class, shape (C,)
+                 pos_weight:Tensor=None, # of the 1s, shape (C,)
                  thresh:float=0.5): # for decoding only
         super().__init__(weight=weight, reduction=reduction, pos_weight=pos_weight, thresh=thresh, flatten=False)
     def __call__(self, inp, targ, **kwargs): return super().__call__(inp, _rows(inp, targ), **kwargs)
@@ -114,9 +118,9 @@ def exact_match(inp:Tensor, # logits (N, C), or probs with sigmoid=False
     "The share of rows whose C outputs are all right; ValueError for shapes that don't fit, and for NaN"
     targ, inp = _rows(inp, targ), inp.as_subclass(Tensor)
     if inp.isnan().any(): raise ValueError(f"{int(inp.isnan().any(1).sum())} of {len(inp)} rows of predictions hold NaN: wanted numbers")
-    thresh = torch.as_tensor(thresh, device=inp.device)
+    came, thresh = thresh, _tensor(thresh, 'thresh', 'a number from 0 to 1, or one per class').float().to(inp.device)
     if thresh.shape not in ((), inp.shape[1:]) or not ((0 <= thresh) & (thresh <= 1)).all():
-        raise ValueError(f"thresh is {thresh.tolist()}: wanted a number from 0 to 1, or {inp.shape[1]} of them")
+        raise ValueError(f"thresh is {came}: wanted a number from 0 to 1, or {inp.shape[1]} of them")
     return (((inp.sigmoid() if sigmoid else inp) > thresh) == (targ > 0.5)).all(1).float().mean()
 
 # %% ../nbs/02_labels.ipynb #74a9d010
@@ -213,7 +217,7 @@ def _copy_learner(learn, dls, loss_cls, table):
                                              "one mean something else in the other, so set .loss_func if you want them", stacklevel=3)
     res.model, res.dls, res.opt, res.cbs = _copy_model(learn.model), dls, None, L()
     res.loss_func = deepcopy(old) if keep else loss_cls()
-    res.metrics, dropped = _translate(learn.metrics, table, len(dls.vocab), loss_cls is BCEWithLogitsLossFlat)
+    res.metrics, dropped = _translate(learn.metrics, table, dls.c, loss_cls is BCEWithLogitsLossFlat)
     if dropped: warnings.warn(f"metrics dropped, since they can't read the new targets: {', '.join(dropped)}", stacklevel=3)
     memo = {id(learn): None, id(learn.model): res.model, id(learn.dls): dls}
     res.add_cbs([type(cb)() if type(cb) in defaults.callbacks else deepcopy(cb, memo) for cb in learn.cbs])
@@ -221,8 +225,7 @@ def _copy_learner(learn, dls, loss_cls, table):
     return res
 
 # %% ../nbs/02_labels.ipynb #9c3530b7
-def _to_rows(cat): # a Categorize
-    return [Transform(as_list(noop), order=1), MultiCategorize(vocab=list(cat.vocab)), OneHotEncode(len(cat.vocab))]
+def _to_rows(cat): return [Transform(as_list(noop), order=1), MultiCategorize(vocab=list(cat.vocab)), OneHotEncode(len(cat.vocab))]
 
 def to_multilabel(o:DataLoaders|Learner # multi-class: labels (N,)
                  )->DataLoaders|Learner: # multi-label: targets (N, C)
@@ -231,11 +234,9 @@ def to_multilabel(o:DataLoaders|Learner # multi-class: labels (N,)
     if isinstance(o, Learner): return _copy_learner(o, to_multilabel(o.dls), BCEWithLogitsLossFlat, {accuracy: multi, error_rate: multi})
     return _copy_dls(o, _target_tfm(o, 'multi-class'), _to_rows, TensorMultiCategory)
 
-
 def _to_index(multi): # a MultiCategorize or EncodedMultiCategorize, or a Categorize before OneHot
     if not isinstance(multi, (MultiCategorize, EncodedMultiCategorize)): return [multi]
-    cat = Categorize(vocab=list(multi.vocab), sort=False)
-    cat.setup()
+    (cat := Categorize(vocab=list(multi.vocab), sort=False)).setup()
     return [Transform(_OnlyLabel(cat.vocab if isinstance(multi, EncodedMultiCategorize) else None), order=1), cat]
 
 def to_multiclass(o:DataLoaders|Learner # multi-label, with exactly one label per item

@@ -45,10 +45,10 @@ def _circle(x, y): return f'<circle cx="{x+CELL/2}" cy="{y+CELL/2}" r="{CELL/2-1
 
 # %% ../nbs/01a_diagnose.ipynb #a4e8a797
 def _times(shape): return ' \u00d7 '.join(map(str, shape)) or 'without axes'
-def _caption(what, shape): # three lines under a drawing
+def _caption(what, shape): # the lines under a drawing
     n = math.prod(shape)
-    each = f'each cell: {_times(shape[2:])}' if len(shape)>2 else ''
-    return [what, _times(shape), f'{n:,} number{"s"*(n!=1)}', each]
+    each = [f'each cell: {_times(shape[2:])}'] if len(shape)>2 else []
+    return [what, _times(shape), f'{n:,} number{"s"*(n!=1)}', *each]
 
 def drawing(pred_shape, targ_shape):
     "SVG of the two shapes side by side, with the count of numbers under each."
@@ -60,7 +60,7 @@ def drawing(pred_shape, targ_shape):
              for i,line in enumerate(_caption(what, shape))]
     texts = ''.join(f'<text x="{x}" y="{y}" font-weight="{w}">{line}</text>' for x,y,line,w in lines)
     alt = '; '.join(f'the {what} has shape {_times(shape)}: {math.prod(shape)} numbers' for what,shape in (('prediction', pred_shape), ('target', targ_shape)))
-    w,h = start+max(width2, 150),height+64
+    w,h = start+max(width2, 150),max(y for _,y,*_ in lines)+6
     return (f'<svg role="img" aria-label="{alt}" viewBox="0 0 {w} {h}" width="{w}" height="{h}" style="max-width:100%;font:12px sans-serif" fill="currentColor">'
             f'<title>{alt}</title><g fill="none" stroke="currentColor">{left.replace("<text", TEXT)}{right.replace("<text", TEXT)}</g>{texts}</svg>')
 TEXT = '<text fill="currentColor" stroke="none"'

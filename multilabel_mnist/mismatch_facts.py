@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['KINDS', 'KIND', 'HOMES', 'INDEX', 'EACH', 'FUNCTIONS', 'read_loss', 'attempt', 'Call', 'shown', 'count', 'unit_free',
-           'Shapes', 'Facts']
+           'Shapes', 'Values', 'Facts']
 
 # %% ../nbs/01a1_facts.ipynb #21b33cc8
 import copy, random, sys, types, warnings
@@ -39,24 +39,26 @@ def _kind(o): # None where we can't know: somebody's function, or a subclass tha
 # %% ../nbs/01a1_facts.ipynb #d37d1a0f
 def read_loss(
     loss_func, # module, function, fastai's flattened loss, or a partial of one
-)->SimpleNamespace: # name, kind (None: unknown), how it flattens, and the weights that it holds
+)->SimpleNamespace: # name, kind (None: unknown), how it flattens, the weights that it holds, and code for what else is set
     "What a loss says of itself, without a call."
-    o,kw = loss_func,{}
-    while isinstance(o, partial) and not o.args: o,kw = o.func,{**o.keywords, **kw}
+    o,kw,at = loss_func,{},'loss_func'
+    while isinstance(o, partial) and not o.args: o,kw,at = o.func,{**o.keywords, **kw},f'{at}.func'
     wrapper = o if all(hasattr(o, a) for a in ('func', 'flatten', 'axis', 'is_2d', 'floatify')) else None
-    inner = o if wrapper is None else wrapper.func
+    inner,at = (o, at) if wrapper is None else (wrapper.func, f'{at}.func')
     kind = _kind(inner) if wrapper is None or _definer(wrapper, '__call__').__name__=='BaseLoss' else None
     metric = kind in ('accuracy', 'accuracy_multi')
     flat = metric or bool(getattr(wrapper, 'flatten', False))
     inner_name = getattr(inner, '__name__', type(inner).__name__)
     name = getattr(o, '__name__', type(o).__name__).replace('<lambda>', 'lambda')
     def setting(key, default=None): return kw.get(key, getattr(inner, key, default)) if kind else default
+    usual = dict(weight=None, pos_weight=None, ignore_index=-100, reduction='mean')
+    keep = {k: f'loss_func.keywords[{k!r}]' if k in kw else f'{at}.{k}' for k,v in usual.items() if setting(k, v) is not v and setting(k, v)!=v}
     return SimpleNamespace(
         name=f'{inner_name}Flat' if name=='BaseLoss' else name, kind=kind, metric=metric, fastai=metric or wrapper is not None,
         flat=flat, rows=flat and (kind=='accuracy' or bool(getattr(wrapper, 'is_2d', False))), # flat, but a row of classes stays a row
         axis=kw.get('axis', getattr(wrapper, 'axis', -1 if metric else 1)), # of the classes
         soft=kind=='softmax' and not flat and 'Smoothing' not in inner_name, # takes rows of probabilities too
-        weight=setting('weight'), pos_weight=setting('pos_weight'), ignore_index=setting('ignore_index', -100))
+        weight=setting('weight'), pos_weight=setting('pos_weight'), ignore_index=setting('ignore_index', -100), keep=keep) # code for what is set
 
 # %% ../nbs/01a1_facts.ipynb #07ddccf9
 FUNCTIONS = (types.FunctionType, types.BuiltinFunctionType, types.MethodType)
@@ -160,16 +162,16 @@ class Shapes(Call):
         if kind in INDEX or kind=='accuracy':
             if self.flat: return unit_free(T)==unit_free(self.places) or (len(T)==1 and self.targ.numel()*self.C==self.pred.numel() and not self.failed)
             if T==P and kind=='softmax': return self.targ.is_floating_point() and (self.loss.soft or not self.failed) # rows of probabilities
-            return T==self.places or (len(P)==1 and T==(1,))
+            return T==self.places or (len(P)==1 and T==(1,) and not self.failed)
         if self.flat: return unit_free(P)==unit_free(T) or (self.same_count and P[:1]==T[:1] and 2 in (len(P), len(T)))
         return P==T or (not self.failed and self.same_count and self.pairs==self.pred.numel())
 
     @property
-    def refused(self): return self.failed and not self.fits
+    def refused(self): return self.failed and not self.fits and all(isinstance(o, Tensor) for o in self.raw)
 
 # %% ../nbs/01a1_facts.ipynb #c57e947f
-class Facts(Shapes):
-    "Everything that a rule looks at."
+class Values(Shapes):
+    "What the values say: their range, their sort, what rows add up to."
     @cached_property
     def lo(self): return self.targ.min().item() if self.targ.numel() else 0
     @cached_property
@@ -183,8 +185,32 @@ class Facts(Shapes):
     @cached_property
     def two_valued(self): return bool(((self.targ==self.lo) | (self.targ==self.hi)).all())
     def sums(self, x, axis=None): return x.float().sum(self.axis if axis is None else axis)
-    def sum_to_1(self, x, axis=None): return x.numel()>0 and x.ndim>0 and bool(((self.sums(x, axis)-1).abs()<.01).all())
+    def sum_to_1(self, x, axis=None, within=.01): return x.numel()>0 and x.ndim>0 and bool(((self.sums(x, axis)-1).abs()<within).all())
     @cached_property
     def some(self): # as much of the prediction as is needed to judge its values
         few = self.pred if self.pred.numel()<=200_000 else self.pred[:max(1, self.N*200_000//self.pred.numel())]
         return few.float()
+
+# %% ../nbs/01a1_facts.ipynb #e6f6904a
+class Facts(Values):
+    "Everything that a rule looks at."
+    @cached_property
+    def label_axis(self): # the axis of the prediction that the target lacks, where it holds one number per place
+        P,T = self.P,self.T
+        if len(P)<2 or len(T)>len(P): return None
+        return next((a for a in (1, len(P)-1) if unit_free(T)==unit_free(P[:a]+P[a+1:])), None)
+
+    def like_indices(self, C): # do the values look like indices of C classes?
+        ints = not self.targ.is_floating_point()
+        if not self.whole or self.lo<0 or (self.kind=='distance' and not ints): return False
+        if C==1: return self.hi>1 and not self.two_valued
+        chance = (2/C)**self.targ.numel() # that indices of C classes hold nothing but 0 and 1
+        return self.hi<C and (self.hi>1 or chance>.01 or len(self.P)>2 or ints) # 0. and 1. beside 1,000 outputs are no indices
+
+    @cached_property
+    def bounded(self): # all from 0 to 1, where a bell curve of the same mean and spread would have put some outside
+        p = self.some
+        if p.numel()<8 or p.min()<0 or p.max()>1.001 or p.min()>.15 or p.max()<.85 or (p==0).float().mean()>.1: return False # zeros: a ReLU
+        mean,spread = p.mean(),p.std()
+        outside = p.numel()*(torch.special.ndtr(-mean/spread)+torch.special.ndtr((mean-1)/spread))
+        return bool(outside>3 or ((p-.5).abs()>.45).float().mean()>1/3) # or a third of them crowd at the ends

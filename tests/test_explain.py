@@ -76,6 +76,30 @@ sys.excepthook = hook
     out = subprocess.run([sys.executable, script], env=env, capture_output=True, text=True)
     assert out.stdout.split('\n')[:3] == [f'{k} {SAYS}' for k in ('caught', 'bare', 'hooked')], out.stdout + out.stderr
 
+def test_without_fastai_in_a_script(tmp_path):
+    script = tmp_path/'loop.py'
+    script.write_text(f"""
+import sys
+sys.modules['fastai'] = None # any import of it fails now
+{FAILS}
+from multilabel_mnist.explain import MismatchError, explain
+def train(batches, optimizer):
+    for batch, truth in batches:
+        loss = go(batch, truth)
+        loss.backward(); optimizer.step(); optimizer.zero_grad()
+batches = [(torch.zeros(4, 5), torch.eye(3)[[0,2,1,1]]), (torch.zeros(4, 5), torch.tensor([0,2,1,1]))]
+try: train(batches, torch.optim.SGD(net.parameters(), lr=.1))
+except Exception as e: print(explain(e))
+try: from multilabel_mnist.explain import ExplainMismatch
+except ImportError as e: print(e)
+""")
+    out = subprocess.run([sys.executable, script], env=env, capture_output=True, text=True)
+    assert out.stdout.startswith(f'{SAYS} (refused)\n[4, 3] is the prediction') and 'fastai' in out.stdout.splitlines()[-1], out.stdout + out.stderr
+
+def test_without_fastai_in_jupyter():
+    outs = run_cells(FAILS, CALL, 'from multilabel_mnist.explain import explain\nexplain()', 'import sys; [m for m in sys.modules if m.startswith("fastai")]')
+    assert SAYS in shown(outs[2]) and shown(outs[3]) == '[]'
+
 def test_the_prompt_after_a_failed_script(tmp_path):
     script = tmp_path/'train.py'
     script.write_text(f"from multilabel_mnist.explain import explain\n{FAILS}\n{CALL}\n")
@@ -264,6 +288,27 @@ def test_an_error_that_is_no_mismatch_passes_untouched():
     assert learn.loss_func is loss
     learn.loss_func = cancels
     learn.fit(1)
+
+def test_on_a_gpu_the_call_that_would_end_it_is_not_made():
+    from multilabel_mnist.explain import _stop
+    from multilabel_mnist.mismatch import diagnose
+    class OnGpu(torch.Tensor): is_cuda = property(lambda self: True)
+    def never(pred, targ): pytest.fail('was called')
+    pred, targ = torch.randn(4, 3), torch.tensor([0, 1, 2, 7])
+    with pytest.raises(MismatchError) as info: _stop(diagnose(nn.CrossEntropyLoss(), pred, targ), never, pred.as_subclass(OnGpu), (targ,))
+    assert info.value.diagnosis.cause == 'label-out-of-range' and info.value.__cause__ is None
+
+def test_a_refusal_that_no_rule_explains_passes_untouched():
+    def loss(pred, targ): raise ValueError('my own reason')
+    with pytest.raises(ValueError, match='my own reason') as info: learner(Y, loss=loss, cbs=ExplainMismatch()).fit(1)
+    assert not isinstance(info.value, MismatchError)
+
+def test_the_class_is_one_class_and_can_be_pickled():
+    import multilabel_mnist.explain as module
+    assert module.ExplainMismatch is ExplainMismatch and issubclass(ExplainMismatch, Callback) and 'ExplainMismatch' in module.__all__
+    again = pickle.loads(pickle.dumps(ExplainMismatch(allow='rows')))
+    assert type(again) is ExplainMismatch and again.allow == {'rows'} and again.name == 'explain_mismatch'
+    with pytest.raises(AttributeError, match='no attribute'): module.something_else
 
 def test_a_certain_silent_mismatch_stops_the_first_batch():
     learn = learner(MULTI, loss=nn.CrossEntropyLoss(), cbs=ExplainMismatch())
