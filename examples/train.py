@@ -9,7 +9,7 @@ same however many processes there are, so the losses do, too, but for one thing:
 do about that:
 
     batch   each process normalises by its own part of the batch. One process does the same sums with `--parts 2`, where it takes the parts one after the
-            other and adds up their gradients.
+            other and adds up their gradients. What is kept for evaluation are the averages of process 0's parts.
     sync    all processes normalise by the whole batch (SyncBatchNorm, which exists on GPUs alone).
     group   GroupNorm, which looks at one image at a time: any number of processes gives the losses of one, on CPUs as well.
 

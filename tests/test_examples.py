@@ -46,7 +46,8 @@ def test_two_processes_have_the_losses_of_one(norm, parts, tmp_path):
     assert (one["processes"], both["processes"]) == (1, 2)
     assert len(one["losses"]) == 8 and one["losses"][-1] < .6 * one["losses"][0]
     torch.testing.assert_close(torch.tensor(both["losses"]), torch.tensor(one["losses"]), rtol=0, atol=1e-4)
-    assert abs(one["exact"] - both["exact"]) < .02
+    if norm == "group":  # a batch norm keeps the averages of process 0's parts alone
+        assert abs(one["exact"] - both["exact"]) < .01
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="what machines without a GPU are told")
