@@ -16,7 +16,6 @@ do about that:
 `--learner` trains through fastai's `Learner.distrib_ctx` instead. fastai 2.8 has it for CUDA alone, since its DistributedDL calls .cuda()."""
 import argparse
 import json
-import math
 from pathlib import Path
 
 import numpy as np
