@@ -6,10 +6,8 @@
 __all__ = ['composite_parts', 'composite_set', 'verdict_tests', 'verdict_scores', 'ComposeDigits', 'verdict_cnn',
            'train_verdicts']
 
-# %% ../nbs/06_compose.ipynb #beed3f04
-from functools import partial
-
-import numpy as np, pandas as pd, torch
+# %% ../nbs/06_compose.ipynb #e512d21f
+import numpy as np, torch
 from fastai.basics import DataLoaders, ItemTransform, Learner, Pipeline, no_random
 from fastai.losses import BCEWithLogitsLossFlat
 from torch import Tensor, nn
@@ -17,7 +15,7 @@ from torch import Tensor, nn
 from .draw import Draw, alone, beside, moved, noise, overlaid, pieces, printed, strokes
 from .labels import exact_match, one_hot, to_multilabel
 
-# %% ../nbs/06_compose.ipynb #64159340
+# %% ../nbs/06_compose.ipynb #af332f93
 def _made(kind, x, y, i, d): # pictures and target rows, in place of those at i
     "The pictures at `i` made into `kind`"
     if kind == 'alone': return alone(x[i], d), y[i]
@@ -28,6 +26,15 @@ def _made(kind, x, y, i, d): # pictures and target rows, in place of those at i
     if kind == 'pieces': return pieces(x[i], d), none
     return (strokes if kind == 'strokes' else noise)(len(i), d, x.shape[-2:]), none
 
+def _singles(images, labels): # uint8 (N, 1, 28, 28), int64 (N,)
+    "ValueError for images or labels that composite_set can't use"
+    x, labels = torch.as_tensor(images), torch.as_tensor(labels).long()
+    if x.dtype != torch.uint8 or x.ndim not in (3, 4) or (x.ndim == 4 and x.shape[1] != 1):
+        raise ValueError(f"images came as {x.dtype} {tuple(x.shape)}: wanted uint8 of shape (N, 28, 28) or (N, 1, 28, 28)")
+    if labels.shape != x.shape[:1] or len(labels.unique()) < 2:
+        raise ValueError(f"labels came with shape {tuple(labels.shape)} for {len(x)} images: wanted class indices (N,), of two classes at least")
+    return x.view(len(x), 1, *x.shape[-2:]), labels
+
 def composite_parts(n:int # pictures in all
                    )->dict: # of slices: 'none', 'one', 'overlaid', 'beside'
     "Where `composite_set` puts what"
@@ -35,7 +42,7 @@ def composite_parts(n:int # pictures in all
     c = b + (n-b)//2
     return {'none': slice(0, a), 'one': slice(a, b), 'overlaid': slice(b, c), 'beside': slice(c, n)}
 
-# %% ../nbs/06_compose.ipynb #13a055e1
+# %% ../nbs/06_compose.ipynb #f83fdc34
 def composite_set(
     images:Tensor|np.ndarray, # of one digit each, uint8, shape (N, 28, 28) or (N, 1, 28, 28)
     labels:Tensor|np.ndarray, # their class indices, shape (N,)
@@ -44,12 +51,8 @@ def composite_set(
     n_classes:int=None # C; None: the highest label and 1
 )->tuple[Tensor, Tensor]: # uint8 (n, 1, 28, 28), float32 (n, C)
     "A fixed set to measure on: a third none, a third one, a third two of different labels, in the order of `composite_parts(n)`; ValueError for other images or labels"
-    x, labels = torch.as_tensor(images), torch.as_tensor(labels).long()
-    if x.dtype != torch.uint8 or x.ndim not in (3, 4) or (x.ndim == 4 and x.shape[1] != 1):
-        raise ValueError(f"images came as {x.dtype} {tuple(x.shape)}: wanted uint8 of shape (N, 28, 28) or (N, 1, 28, 28)")
-    if labels.shape != x.shape[:1] or len(labels.unique()) < 2:
-        raise ValueError(f"labels came with shape {tuple(labels.shape)} for {len(x)} images: wanted class indices (N,), of two classes at least")
-    y, x = one_hot(labels, n_classes or int(labels.max()) + 1), x.view(len(x), 1, *x.shape[-2:])
+    x, labels = _singles(images, labels)
+    y = one_hot(labels, n_classes or int(labels.max()) + 1)
     d, part = Draw(generator=torch.Generator().manual_seed(seed)), composite_parts(n)
     i, by_label, count = d.below(len(x), n), labels.argsort(stable=True), labels.bincount()
     same, past = count[labels[i]], count.cumsum(0)[labels[i]]  # sorted by label, a class is a block: go past its end, and around
