@@ -15,7 +15,7 @@ PIP = $(PY) -m pip --disable-pip-version-check
 READY = $(VENV)/.ready
 
 .DEFAULT_GOAL = help
-.PHONY: help course save test lab export readme constraints clean
+.PHONY: help course save test bench lab export readme constraints clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' Makefile
@@ -29,6 +29,9 @@ save: $(READY) ## run notebooks on MNIST and save their outputs in nbs/ (NB="02_
 
 test: $(READY) ## test everything, on the embedded digits
 	@$(PY) -m pytest -v -p no:cacheprovider $(ARGS) tests
+
+bench: $(READY) ## measure speed, all sides in one run, on MNIST where it is on disk (SOURCE=..., ARGS="--quick" or "--only a,c")
+	@$(PY) -m benchmarks $(if $(filter command,$(origin SOURCE)),--source "$(SOURCE)") $(ARGS)
 
 lab: $(READY) ## open JupyterLab in nbs/ (SOURCE=... for other digits than the notebooks would choose)
 	@cd nbs && JUPYTER_PREFER_ENV_PATH=1 PYTHONWARNINGS='ignore:`torch.jit.script` is deprecated:FutureWarning' \
@@ -48,7 +51,7 @@ constraints: $(READY) ## write constraints.txt from what is installed in .venv
 
 clean: ## remove .venv and everything that was built
 	rm -rf $(VENV) _build build dist *.egg-info .pytest_cache nbs/.ipynb_checkpoints
-	find multilabel_mnist nbs tests tools -name __pycache__ -type d -prune -exec rm -rf {} +
+	find multilabel_mnist nbs tests tools benchmarks examples -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(READY): settings.ini constraints.txt setup.py pyproject.toml
 	@$(PYTHON) tools/check_python.py

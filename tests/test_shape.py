@@ -12,7 +12,7 @@ from tools.notebooks import split_directives
 CHAIN = ["data", "labels", "training", "calibrate", "inference", "draw", "compose", "ambiguity"]
 PARTS = {p.stem for p in MODULES if p.stem.startswith("mismatch_")}  # of mismatch, which is longer than one module
 SIBLINGS = {name: set(CHAIN[:i]) for i, name in enumerate(CHAIN)} | {"mismatch": PARTS, "explain": {"mismatch"}, "head": set()} | dict.fromkeys(PARTS, PARTS)
-SOURCES = [p for folder in ("multilabel_mnist", "tools") for p in sorted((ROOT / folder).glob("*.py")) if p.name != "_modidx.py"]
+SOURCES = [p for folder in ("multilabel_mnist", "tools", "benchmarks", "examples") for p in sorted((ROOT / folder).glob("*.py")) if p.name != "_modidx.py"]
 
 
 def imports(tree):
