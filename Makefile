@@ -15,7 +15,7 @@ PIP = $(PY) -m pip --disable-pip-version-check
 READY = $(VENV)/.ready
 
 .DEFAULT_GOAL = help
-.PHONY: help course save test bench lab export readme constraints clean
+.PHONY: help course save test bench verdicts lab export readme constraints clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' Makefile
@@ -33,6 +33,9 @@ test: $(READY) ## test everything, on the embedded digits
 bench: $(READY) ## measure speed, all sides in one run, on MNIST where it is on disk (SOURCE=..., ARGS="--quick" or "--only a,c")
 	@$(PY) -m benchmarks $(if $(filter command,$(origin SOURCE)),--source "$(SOURCE)") $(ARGS)
 
+verdicts: $(READY) ## train the recipe for three seeds and print its table (SOURCE=..., ARGS="--seeds 0 1")
+	@$(PY) -m benchmarks.verdicts $(if $(filter command,$(origin SOURCE)),--source "$(SOURCE)") $(ARGS)
+
 lab: $(READY) ## open JupyterLab in nbs/ (SOURCE=... for other digits than the notebooks would choose)
 	@cd nbs && JUPYTER_PREFER_ENV_PATH=1 PYTHONWARNINGS='ignore:`torch.jit.script` is deprecated:FutureWarning' \
 	$(if $(filter command,$(origin SOURCE)),MULTILABEL_MNIST_SOURCE="$(if $(wildcard $(SOURCE)/.),$(abspath $(SOURCE)),$(SOURCE))") \
@@ -40,6 +43,7 @@ lab: $(READY) ## open JupyterLab in nbs/ (SOURCE=... for other digits than the n
 
 export: $(READY) ## write the modules of multilabel_mnist/ from the notebooks
 	@$(VENV)/bin/nbdev-export
+	@touch $(READY) # nbdev-export writes pyproject.toml anew, unchanged
 
 readme: $(READY) ## write README.md from nbs/index.ipynb
 	@$(PY) -m tools.readme
