@@ -4,7 +4,7 @@ from conftest import NOTEBOOKS, run, script
 
 def test_there_is_a_course():
     names = {p.stem for p in NOTEBOOKS}
-    wanted = {"index", "00_data", "01_mismatch", "01a_diagnose", "01b_explain", "02_labels", "03_head", "04_training", "05_inference", "09_from_v1"}
+    wanted = {"index", "00_data", "01_mismatch", "01a_diagnose", "01b_explain", "02_labels", "03_head", "04_training", "05_inference", "06_compose", "07_ambiguity", "09_from_v1"}
     assert not wanted - names, f"missing from nbs/: {sorted(wanted - names)}"
 
 
