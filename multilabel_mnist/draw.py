@@ -100,7 +100,7 @@ def _ends(n, d): # where curves begin and end, in 28ths from the middle, (n, 8, 
         a[:, i], b[:, i] = torch.where(serif, end - bar, a[:, i]), torch.where(serif, end + bar, b[:, i])
     return a, b, glyph, stem, serif
 
-# %% ../nbs/05a_draw.ipynb #7c2e95bb
+# %% ../nbs/05a_draw.ipynb #f6363f48
 def _curves(n, d): # points (n, 112, 2), and how much of the curve each stands for (n, 112); 0: not drawn
     "Lines and arcs; four pictures in ten are symmetric, half of their curves being mirror images"
     a, b, glyph, stem, serif = _ends(n, d)
@@ -116,7 +116,7 @@ def _curves(n, d): # points (n, 112, 2), and how much of the curve each stands f
     pts = (1-t)**2*a + 2*t*(1-t)*pull + t**2*b
     step = (pts[:, :, 1:] - pts[:, :, :-1]).norm(dim=-1)
     k = torch.arange(_CURVES, device=a.device)
-    drawn = torch.where(mirrored[:, 0], k % half <= (d.below(2*half-1, n, 1) + 1)//2 + 3*serif, k < d.below(5, n, 1) + 2 + 2*serif)
+    drawn = torch.where(mirrored[:, 0], k % half <= (d.below(5, n, 1) + 1)//2 + 3*serif, k < d.below(4, n, 1) + 2 + 2*serif)
     return pts.flatten(1, 2), (torch.cat([step, step[:, :, -1:]], 2)*drawn[..., None]).flatten(1)
 
 def _placed(pts, step, d):
