@@ -135,7 +135,7 @@ class ComposeDigits(ItemTransform):
             if len(i): new_x[i], new_y[i] = _made(kind, x, y, i, d)
         return new_x.as_subclass(type(xy[0])), new_y.as_subclass(type(xy[1]))
 
-# %% ../nbs/06_compose.ipynb #ba943eff
+# %% ../nbs/06_compose.ipynb #0d435414
 def _conv(n_in, n_out, ks=3, stride=2):
     return nn.Sequential(nn.Conv2d(n_in, n_out, ks, stride, ks//2, bias=False), nn.BatchNorm2d(n_out), nn.ReLU())
 
@@ -151,6 +151,7 @@ def verdict_cnn(n_out:int=10 # outputs, one logit each
     head = nn.Linear(96*4*4, 256, bias=False), nn.BatchNorm1d(256), nn.ReLU(), nn.Linear(256, n_out)
     return nn.Sequential(*body, *head).to(memory_format=torch.channels_last)
 
+# %% ../nbs/06_compose.ipynb #2d54aa72
 def train_verdicts(
     dls:DataLoaders, # grey pictures of 28x28, light on dark, one digit each; labels or target rows
     seed:int=42,
