@@ -27,7 +27,7 @@ def ambiguity(probs:Tensor # sigmoids, shape (N, C), such as the .probs of a Sig
     p = _probs(probs)
     return (torch.special.entr(p) + torch.special.entr(1-p)).sum(1)/np.log(2)
 
-# %% ../nbs/07_ambiguity.ipynb #954a0dac
+# %% ../nbs/07_ambiguity.ipynb #cdd9c2d7
 def _drops(o, k): # k points, (k, 2): row and column
     "Where ink is, more points where there is more"
     at = (np.arange(k) + .5)/k*o.sum()
@@ -44,10 +44,10 @@ def morph(
                          "with ink in both, and 2 steps or more")
     pa, pb = (_drops(o.astype(float), k) for o in (a, b))
     i, j = linear_sum_assignment(cdist(pa, pb, 'sqeuclidean'))
-    def drawn(t):  # each drop a Gaussian dot of 0.7 pixels; the blur that this brings is sharpened away at the end
+    def drawn(t):  # each drop is a Gaussian dot of 0.6 pixels; factor and offset sharpen the blur away
         p, each = (1-t)*pa[i] + t*pb[j], ((1-t)*a.sum() + t*b.sum())/k
-        y, x = (np.exp(-(np.arange(n) - p[:, [axis]])**2/(2*.7**2)) for axis, n in enumerate(a.shape))
-        return ((y.T @ x)*each/(2*np.pi*.7**2)*1.25 - 20).clip(0, 255)
+        y, x = (np.exp(-(np.arange(n) - p[:, [axis]])**2/(2*.6**2)) for axis, n in enumerate(a.shape))
+        return ((y.T @ x)*each/(2*np.pi*.6**2)*1.6 - 30).clip(0, 255)
     return np.stack([a, *map(drawn, np.linspace(0, 1, steps)[1:-1]), b]).round().astype(np.uint8)
 
 # %% ../nbs/07_ambiguity.ipynb #4c261674
