@@ -2,7 +2,6 @@
 
 d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_url': '', 'lib_path': 'multilabel_mnist'},
   'syms': { 'multilabel_mnist.ambiguity': { 'multilabel_mnist.ambiguity._drops': ('ambiguity.html#_drops', 'multilabel_mnist/ambiguity.py'),
-                                            'multilabel_mnist.ambiguity._probs': ('ambiguity.html#_probs', 'multilabel_mnist/ambiguity.py'),
                                             'multilabel_mnist.ambiguity.ambiguity': ( 'ambiguity.html#ambiguity',
                                                                                       'multilabel_mnist/ambiguity.py'),
                                             'multilabel_mnist.ambiguity.confused_pairs': ( 'ambiguity.html#confused_pairs',
@@ -29,6 +28,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                             'multilabel_mnist.calibrate._climb': ('calibrate.html#_climb', 'multilabel_mnist/calibrate.py'),
                                             'multilabel_mnist.calibrate._exact_cuts': ( 'calibrate.html#_exact_cuts',
                                                                                         'multilabel_mnist/calibrate.py'),
+                                            'multilabel_mnist.calibrate._probs': ('calibrate.html#_probs', 'multilabel_mnist/calibrate.py'),
                                             'multilabel_mnist.calibrate._scores': ( 'calibrate.html#_scores',
                                                                                     'multilabel_mnist/calibrate.py'),
                                             'multilabel_mnist.calibrate._targets': ( 'calibrate.html#_targets',

@@ -11,16 +11,10 @@ from scipy.optimize import linear_sum_assignment
 from scipy.spatial.distance import cdist
 from torch import Tensor
 
-from .calibrate import _scores, _targets
-from .inference import SigmoidPreds, sigmoid_preds
-from .labels import one_hot
+from .calibrate import _probs, _targets
+from .inference import SigmoidPreds
 
 # %% ../nbs/07_ambiguity.ipynb #54892853
-def _probs(o)->Tensor: # float (N, C)
-    p = _scores(o, 'probs')
-    if not ((0 <= p) & (p <= 1)).all(): raise ValueError(f"probs run from {p.min():g} to {p.max():g}: wanted 0 to 1, the sigmoids of the logits")
-    return p
-
 def ambiguity(probs:Tensor # sigmoids, shape (N, C), such as the .probs of a SigmoidPreds
              )->Tensor: # bits, shape (N,), from 0 to C
     "The sum of the sigmoids' entropies; ValueError for probs outside [0, 1]"

@@ -23,6 +23,12 @@ def _scores(o, what:str='logits')->Tensor: # float32 or float64 (N, C), on the C
                          "look for NaN in the inputs and in the model's weights")
     return z
 
+def _probs(o)->Tensor: # float (N, C), on the CPU
+    "Probs as `_scores`; ValueError outside [0, 1], too"
+    p = _scores(o, 'probs')
+    if not ((0 <= p) & (p <= 1)).all(): raise ValueError(f"probs run from {p.min():g} to {p.max():g}: wanted 0 to 1, the sigmoids of the logits")
+    return p
+
 def _targets(targs, scores:Tensor, hard=True)->Tensor: # float32, the shape of scores
     "Labels or targets as target rows; ValueError if they don't fit, or are not 0 and 1 (between them, unless hard)"
     t = _tensor(targs, 'targets', 'labels or rows; dls.vocab.o2i turns a name into its index').detach().cpu()
@@ -69,8 +75,7 @@ def tune_thresholds(
     objective:str='f1' # 'f1' over all N*C answers (per class: over its own N), or 'exact': items with all C answers right
 ): # a float, or float32 (C,)
     "The thresholds that do best on held-out data; ValueError for probs outside [0, 1], and for targets that are not 0 or 1"
-    p = _scores(probs, 'probs').float()
-    if not ((0 <= p) & (p <= 1)).all(): raise ValueError(f"probs run from {p.min():g} to {p.max():g}: wanted 0 to 1, the sigmoids of the logits")
+    p = _probs(probs).float()
     if objective not in ('f1', 'exact'): raise ValueError(f"objective is {objective!r}: wanted 'f1' or 'exact'")
     y, p = _targets(targs, p).bool().numpy(), p.numpy()
     if objective == 'exact': return _exact_cuts(p, y, per_class)
