@@ -13,6 +13,9 @@ do about that:
     sync    all processes normalise by the whole batch (SyncBatchNorm, which exists on GPUs alone).
     group   GroupNorm, which looks at one image at a time: any number of processes gives the losses of one, on CPUs as well.
 
+The same sums in another order round differently, already with another number of threads (OMP_NUM_THREADS; torchrun sets it to 1): in float32 the losses of the
+first steps then part by up to 2e-4 with a batch norm. `--double` calculates in float64 (not on MPS), where nothing but the sums themselves can part them.
+
 `--learner` trains through fastai's `Learner.distrib_ctx` instead. fastai 2.8 has it for CUDA alone, since its DistributedDL calls .cuda()."""
 import argparse
 import json
@@ -90,7 +93,7 @@ def train(args):
     dls = loaders(args, acc.process_index)
     set_seed(args.seed)  # the same weights and the same order of images everywhere
     batches = DataLoader(Batches(dls.train_ds), args.batch, shuffle=True, drop_last=True, collate_fn=as_it_is, generator=torch.Generator().manual_seed(args.seed))
-    model = network(args.norm)
+    model = network(args.norm).to(torch.float64 if args.double else torch.float32)
     opt = torch.optim.AdamW(model.parameters(), lr=args.lr, weight_decay=.01, eps=1e-5)  # a small eps would make steps out of rounding errors
     model, opt, batches = acc.prepare(model, opt, batches)
     sched = one_cycle(opt, args.epochs * len(batches), args.lr)
@@ -105,12 +108,17 @@ def train(args):
     return acc, losses, acc.unwrap_model(model), dls
 
 
+def inputs(x, model):
+    """Plain tensors in the precision of the model."""
+    return x.as_subclass(torch.Tensor).to(next(model.parameters()).dtype)
+
+
 def step(acc, model, opt, batch, after_batch, parts):
     """One step over this process's share of a batch, taken in `parts`; gives its mean loss."""
     n, total = len(batch[0]) // parts, 0.
     for i in range(parts):
         x, y = after_batch(tuple(b[i * n:(i + 1) * n] for b in batch))
-        x, y = x.as_subclass(torch.Tensor), y.as_subclass(torch.Tensor)
+        x, y = inputs(x, model), inputs(y, model)
         with acc.no_sync(model) if i < parts - 1 else acc.accumulate():
             loss = F.binary_cross_entropy_with_logits(model(x), y) / parts
             acc.backward(loss)
@@ -128,7 +136,7 @@ def evaluate(acc, model, dls):
     preds, targs = [], []
     for batch in loader:
         x, y = dls.valid.after_batch(tuple(batch))
-        p, t = acc.gather_for_metrics((model(x.as_subclass(torch.Tensor)), y.as_subclass(torch.Tensor)))
+        p, t = acc.gather_for_metrics((model(inputs(x, model)), inputs(y, model)))
         preds.append(p); targs.append(t)
     return exact_match(torch.cat(preds), torch.cat(targs)).item()
 
@@ -157,6 +165,7 @@ def arguments(argv=None):
     p.add_argument("--n-train", type=int, help="at most so many training images")
     p.add_argument("--parts", type=int, default=1, help="parts in which a process takes its share of a batch (default: 1)")
     p.add_argument("--norm", choices=["batch", "group", "sync"], default="batch")
+    p.add_argument("--double", action="store_true", help="calculate in float64, to compare runs without rounding")
     p.add_argument("--compose", action="store_true", help="teach pictures of several digits and of none, too")
     p.add_argument("--learner", action="store_true", help="through Learner.distrib_ctx, on GPUs")
     p.add_argument("--seed", type=int, default=42)

@@ -38,14 +38,14 @@ def one_process():
     AcceleratorState._reset_state(reset_partial_state=True)
 
 
-@pytest.mark.parametrize("norm, parts", [("batch", 2), ("group", 1)])
-def test_two_processes_have_the_losses_of_one(norm, parts, tmp_path):
-    ran(*TORCHRUN, ROOT / "examples/train.py", *SMALL, "--norm", norm, "--results", tmp_path / "two.json")
-    train.main([*SMALL, "--norm", norm, "--parts", str(parts), "--results", str(tmp_path / "one.json")])
+@pytest.mark.parametrize("norm, parts, precision", [("batch", 2, ["--double"]), ("group", 1, ["--double"]), ("group", 1, [])])
+def test_two_processes_have_the_losses_of_one(norm, parts, precision, tmp_path):
+    ran(*TORCHRUN, ROOT / "examples/train.py", *SMALL, *precision, "--norm", norm, "--results", tmp_path / "two.json")
+    train.main([*SMALL, *precision, "--norm", norm, "--parts", str(parts), "--results", str(tmp_path / "one.json")])
     both, one = (json.loads((tmp_path / f"{n}.json").read_text()) for n in ("two", "one"))
     assert (one["processes"], both["processes"]) == (1, 2)
     assert len(one["losses"]) == 8 and one["losses"][-1] < .6 * one["losses"][0]
-    torch.testing.assert_close(torch.tensor(both["losses"]), torch.tensor(one["losses"]), rtol=0, atol=1e-4)
+    torch.testing.assert_close(torch.tensor(both["losses"]), torch.tensor(one["losses"]), rtol=0, atol=1e-8 if precision else 1e-4)
     if norm == "group":  # a batch norm keeps the averages of process 0's parts alone
         assert abs(one["exact"] - both["exact"]) < .01
 
