@@ -10,7 +10,6 @@ __all__ = ['digits_path', 'read_pixels', 'DigitDatasets', 'PixelDL', 'PixelsToFl
 import os, shutil, sys, tempfile, time
 from concurrent.futures import ProcessPoolExecutor
 from hashlib import blake2b
-from itertools import islice
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -174,13 +173,15 @@ class PixelDL(TfmdDL):
         hw = tuple(self.dataset.pixels.shape[1:])
         return all(isinstance(f, ToTensor) or (isinstance(f, Resize) and tuple(f.size) == hw) for f in self.after_item.fs)
 
-    def sample(self): return iter(self._DataLoader__idxs) if self.num_workers == 1 else super().sample()  # no workers: all are ours
-    def shuffle_fn(self, idxs): return np.random.default_rng(self.rng.getrandbits(64)).permutation(idxs).tolist()
-
+    def shuffle_fn(self, idxs): return np.random.default_rng(self.rng.getrandbits(64)).permutation(idxs)
+    def sample(self): return self._DataLoader__idxs if self.num_workers == 1 else super().sample()  # no workers: all are ours
+    def get_idxs(self):
+        if not self._from_memory(): return super().get_idxs()
+        return self.shuffle_fn(np.arange(self.n)) if self.shuffle else np.arange(self.n)
     def create_batches(self, samps):
         if not self._from_memory(): return (yield from super().create_batches(samps))
-        samps, least = iter(samps), self.bs if self.drop_last else 1
-        while len(idxs := np.fromiter(islice(samps, self.bs), dtype=np.int64)) >= least: yield self.dataset.batch(idxs)
+        idxs = samps if isinstance(samps, np.ndarray) else np.fromiter(samps, dtype=np.int64)
+        for i in range(0, len(idxs) - (self.bs-1 if self.drop_last else 0), self.bs): yield self.dataset.batch(idxs[i:i+self.bs])
 
 def _quick(b, dtype, f):
     "(f of the pictures, the rest of a batch), without fastai's search for a method that fits; None if another method might fit better"
