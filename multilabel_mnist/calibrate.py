@@ -36,6 +36,13 @@ def _targets(targs, scores:Tensor, hard=True)->Tensor: # float32, the shape of s
     if hard and not ((t == 0) | (t == 1)).all(): raise ValueError(f"targets {tuple(t.shape)} hold fractions: wanted 0 and 1 alone")
     return t
 
+def _threshold(t, c:int): # a float, or a float32 tensor (C,)
+    "One threshold, or one per class; ValueError outside [0, 1] or of another length"
+    ts = _tensor(t, 'threshold', 'a number from 0 to 1, or one per class').detach().cpu().float()
+    if ts.shape not in ((), (c,)) or not ((0 <= ts) & (ts <= 1)).all():
+        raise ValueError(f"threshold is {t}: wanted a number from 0 to 1 (a probability, no logit), or {c} of them, one per class")
+    return ts if ts.ndim else float(t)
+
 # %% ../nbs/04a_calibrate.ipynb #164063fd
 def _best_cut(pos:np.ndarray, neg:np.ndarray, f1:bool=False)->float:
     "The cut with the best F1 (or most right) if pos should lie above it and neg not; of equals, the one nearest 0.5"

@@ -12,25 +12,17 @@ from copy import copy
 from pathlib import Path
 
 import numpy as np, pandas as pd, torch, torch.nn.functional as F
-from fastai.vision.all import Callback, DataLoaders, Datasets, Learner, PILBase, ProgressCallback, Resize, TensorImageBW, show_image
+from fastai.vision.all import (Callback, CastToTensor, DataLoaders, Datasets, Learner, PILBase, ProgressCallback, Recorder, Resize, TensorImageBW,
+                               TrainEvalCallback, show_image, to_concat, to_detach)
 from fastcore.all import CollBase, L, noop, patch
 from matplotlib import pyplot as plt
 from PIL import Image
 from torch import Tensor, nn
 
-from .calibrate import SigmoidCalibrator, margins, tune_thresholds, _scores, _targets
-from .labels import _tensor
+from .calibrate import SigmoidCalibrator, margins, tune_thresholds, _scores, _targets, _threshold
 from .data import PixelDL, grey_image
 
 _all_ = ['SigmoidCalibrator', 'margins', 'tune_thresholds']  # so that inference has them, too
-
-# %% ../nbs/05_inference.ipynb #7e468b9c
-def _threshold(t, c:int): # a float, or a float32 tensor (C,)
-    "One threshold, or one per class; ValueError outside [0, 1] or of another length"
-    ts = _tensor(t, 'threshold', 'a number from 0 to 1, or one per class').detach().cpu().float()
-    if ts.shape not in ((), (c,)) or not ((0 <= ts) & (ts <= 1)).all():
-        raise ValueError(f"threshold is {t}: wanted a number from 0 to 1 (a probability, no logit), or {c} of them, one per class")
-    return ts if ts.ndim else float(t)
 
 # %% ../nbs/05_inference.ipynb #f3826392
 class SigmoidPreds:
@@ -144,17 +136,15 @@ def _loss_kind(loss_func, c:int): # 'softmax', 'sigmoid', 'probs' (the model end
 
 # %% ../nbs/05_inference.ipynb #906c5037
 class _NoLoss(Callback):
-    "Targets reach the collector of predictions, but neither the loss nor the metrics, which may not fit them"
-    order = 10  # between GatherPredsCallback and Recorder
+    "Targets reach the collector of predictions, but not the loss, which may not fit them"
     def after_pred(self): self.held, self.learn.yb = self.yb, ()
     def after_loss(self): self.learn.yb = self.held
-    def after_batch(self): self.learn.yb = ()
 
 @contextmanager
 def _as_it_was(learn):
-    "No progress bar, and afterwards the learner, its callbacks and the modes of its model's layers are as before"
+    "No progress bar and no metrics, and afterwards the learner, its callbacks and the modes of its model's layers are as before"
     states, modes = [(o, dict(vars(o))) for o in [learn, *learn.cbs]], [(m, m.training) for m in learn.model.modules()]
-    learn.cbs = L(cb for cb in learn.cbs if not isinstance(cb, ProgressCallback))
+    learn.cbs = L(cb for cb in learn.cbs if not isinstance(cb, (ProgressCallback, Recorder)))
     try: yield
     finally:
         for o, state in states: vars(o).clear(); vars(o).update(state)
@@ -214,10 +204,20 @@ def _unreadable(o):
     try: Image.open(o).load()
     except (OSError, SyntaxError) as e: return e
 
+_STANDARD = TrainEvalCallback, Recorder, CastToTensor, ProgressCallback  # every learner has them; none changes what a model gives
+def _outputs(learn, dl): # what the model gives, and targets or None
+    "`get_preds`; or, where no callback has a say in it, the bare forward pass: a small network takes no longer than fastai's events"
+    if not isinstance(dl, PixelDL) or any(type(cb) not in _STANDARD for cb in learn.cbs): return learn.get_preds(dl=dl, act=noop, cbs=_NoLoss())
+    learn.model.eval()
+    with torch.no_grad():
+        dl = dl.new(shuffle=False, drop_last=False, bs=min(dl.bs, 256) if dl.device in (None, torch.device('cpu')) else dl.bs)  # more leave the caches
+        outs, *targs = zip(*(to_detach((learn.model(torch.as_subclass(x, Tensor)), *y)) for x, *y in map(learn._set_device, dl)))
+    return to_concat(outs), to_concat(targs[0]) if targs else None
+
 def _forward(learn, dl, items): # outputs (N, C), and targets or None
     "What the model gives, with no activation and no loss; ValueError if it is not one tensor, or a file can't be read"
     try:
-        with _as_it_was(learn): outs, targs = learn.get_preds(dl=dl, act=noop, cbs=_NoLoss())
+        with _as_it_was(learn): outs, targs = _outputs(learn, dl)
     except (OSError, SyntaxError) as e:
         bad = next((o for o in items or () if isinstance(o, (str, Path)) and _unreadable(o)), None)
         if bad is None: raise

@@ -4,8 +4,8 @@ import pandas as pd
 import pytest
 import torch
 from fastai.text.all import AWD_LSTM, TextDataLoaders, awd_lstm_clas_config, text_classifier_learner
-from fastai.vision.all import (CategoryBlock, DataBlock, DataLoaders, ImageBlock, L, Learner, PILImage, PILImageBW, RandomSplitter, Resize, TensorImageBW,
-                               get_image_files, nn, parent_label)
+from fastai.vision.all import (Callback, CategoryBlock, DataBlock, DataLoaders, ImageBlock, L, Learner, PILImage, PILImageBW, RandomSplitter, Resize, TensorImageBW,
+                               get_image_files, nn, noop, parent_label)
 from multilabel_mnist.calibrate import SigmoidCalibrator, margins, tune_thresholds
 from multilabel_mnist.data import DigitDataLoaders, digits_path
 from multilabel_mnist.inference import SigmoidPreds, sigmoid_preds
@@ -115,6 +115,26 @@ def test_loaders_of_plain_torch(learner):
     assert sigmoid_preds(learner, dl=torch.utils.data.DataLoader([(o, 3) for o in x], 2)).targs.argmax(1).tolist() == [3] * 5
     with pytest.raises(ValueError, match="labels .* run from 13 to 13"):
         sigmoid_preds(learner, dl=torch.utils.data.DataLoader([(o, 13) for o in x], 2))
+
+
+@pytest.mark.parametrize("split", ["train", "valid", "test"])
+def test_bare_forward_pass_gives_what_get_preds_gives(learner, split):
+    ours = sigmoid_preds(learner, dl=split)
+    dl = learner.dls.loaders[["train", "valid", "test"].index(split)]
+    with learner.no_bar():
+        logits, targs = learner.get_preds(dl=dl.new(shuffle=False, drop_last=False), act=noop)
+    torch.testing.assert_close(ours.logits, logits)
+    assert ours.targs.argmax(1).equal(torch.as_tensor(targs)) and len(ours) == len(dl.dataset)
+
+
+class Dark(Callback):
+    def before_batch(self):
+        self.learn.xb = (torch.zeros_like(self.x),)
+
+
+def test_a_callback_has_its_say(digits, array):
+    learn = Learner(digits, linear(), loss_func=BCEOneHotLossFlat(), cbs=Dark())
+    torch.testing.assert_close(sigmoid_preds(learn, array).logits, learn.model[1].bias.detach().expand(len(array), 10))
 
 
 BAD_THRESHOLDS = [-.1, 1.1, float("nan"), "half", [.1, .2], [.1, None, .2], [[.1, .2, .3]], {"cat": .5}]
