@@ -97,13 +97,13 @@ def verdict_scores(
 # %% ../nbs/06_compose.ipynb #22750f1a
 def _checked(x, y): # plain tensors
     "ValueError unless they are pictures (n, c, h, w) of floats from 0 to 1, and target rows (n, C)"
-    if x.ndim != 4 or not x.is_floating_point() or (len(x) and not (0 <= x.min() and x.max() <= 1)):
-        ends = f', {x.min():.3g} to {x.max():.3g}' if len(x) else ''
-        raise ValueError(f"pictures came as {x.dtype} {tuple(x.shape)}{ends}: wanted floats from 0 to 1, shape (n, c, h, w), "
+    lo, hi = x.aminmax() if x.numel() else (x.new_zeros(()),)*2
+    if x.ndim != 4 or not x.is_floating_point() or not (0 <= lo and hi <= 1):
+        raise ValueError(f"pictures came as {x.dtype} {tuple(x.shape)}, {lo:.3g} to {hi:.3g}: wanted floats from 0 to 1, shape (n, c, h, w), "
                          "so ComposeDigits goes after IntToFloatTensor and before Normalize")
     if y.ndim != 2 or len(y) != len(x):
         raise ValueError(f"targets came as {tuple(y.shape)} for {len(x)} pictures: wanted rows (n, C), as to_multilabel(dls) makes them")
-    return x.as_subclass(Tensor), y.as_subclass(Tensor)
+    return x, y
 
 # %% ../nbs/06_compose.ipynb #450a9b6e
 class ComposeDigits(ItemTransform):
@@ -128,7 +128,7 @@ class ComposeDigits(ItemTransform):
         return Draw(device, self._gens[device])
 
     def encodes(self, xy):
-        x, y = _checked(*xy)
+        x, y = _checked(*(o.as_subclass(Tensor) for o in xy))
         d, n, new_x, new_y = self._draw(x.device), len(x), x.clone(), y.clone()
         ends = (np.cumsum(list(self.shares.values()))*n + 1e-6).round().astype(int).tolist()
         for kind, i in zip(self.shares, d.order(n).tensor_split(ends)):
@@ -155,7 +155,7 @@ def verdict_cnn(n_out:int=10 # outputs, one logit each
 def train_verdicts(
     dls:DataLoaders, # grey pictures of 28x28, light on dark, one digit each; labels or target rows
     seed:int=42,
-    epochs:int=None # None: 16 of 60,000 pictures; of fewer pictures more, up to 60
+    epochs:int=None # None: 16 of 60,000 pictures; of fewer pictures more, up to 48
 )->Learner: # trained; its DataLoaders are new, and multi-label
     "A network that says none, one and several, by `verdict_cnn`, BCE and `ComposeDigits`; leaves `dls` and the random state as they were"
     n = len(dls.train.dataset)
@@ -166,6 +166,6 @@ def train_verdicts(
             raise ValueError(f"pictures have shape {shape}: wanted (1, 28, 28), grey and of MNIST's size")
         new[0].after_batch = Pipeline([*(f for f in new[0].after_batch.fs if not isinstance(f, ComposeDigits)), ComposeDigits()])
         learn = Learner(type(dls)(*new, path=dls.path, device=dls.device), verdict_cnn(len(dls.vocab)), loss_func=BCEWithLogitsLossFlat(), metrics=exact_match)
-        learn.fit_one_cycle(min(60, max(16, 960_000//n)) if epochs is None else epochs, 4e-3, wd=.02)
+        learn.fit_one_cycle(min(48, max(16, 960_000//n)) if epochs is None else epochs, 4e-3, wd=.02)
     with torch.no_grad(): learn.model[-1].bias += np.log(1.8)  # fewer pictures of none are to be expected than were trained
     return learn
