@@ -15,7 +15,7 @@ PIP = $(PY) -m pip --disable-pip-version-check
 READY = $(VENV)/.ready
 
 .DEFAULT_GOAL = help
-.PHONY: help course save test bench verdicts lab export readme constraints clean
+.PHONY: help course save test bench verdicts lab export speed readme constraints clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' Makefile
@@ -44,6 +44,9 @@ lab: $(READY) ## open JupyterLab in nbs/ (SOURCE=... for other digits than the n
 export: $(READY) ## write the modules of multilabel_mnist/ from the notebooks
 	@$(VENV)/bin/nbdev-export
 	@touch $(READY) # nbdev-export writes pyproject.toml anew, unchanged
+
+speed: $(READY) ## put the table of the last `make bench` on MNIST into index
+	@$(PY) -m tools.speed
 
 readme: $(READY) ## write README.md from nbs/index.ipynb
 	@$(PY) -m tools.readme

@@ -54,7 +54,7 @@ def main(argv=None):
     args.out.mkdir(parents=True, exist_ok=True)
     print(report.text_table(parts))
     report.figure(parts, args.out / "bench.png")
-    (args.out / "bench.md").write_text(report.markdown_table(parts) + "\n", encoding="utf-8")
+    (args.out / "bench.md").write_text(report.markdown_table(parts, about) + "\n", encoding="utf-8")
     report.write_json(parts, about | {"seconds": time.perf_counter() - start}, args.out / "results.json")
     print(f"\n{time.perf_counter() - start:.0f} s on {digits}. Ratios are medians over repetitions of sides timed in turns. Written: " + ", ".join(sorted(p.name for p in args.out.iterdir())) + f" in {args.out.name}/")
 

@@ -22,15 +22,19 @@ def text_table(parts):
     return "\n".join(lines)
 
 
-def markdown_table(parts):
-    """The same for a page: what, median, spread, unit."""
+def markdown_table(parts, about):
+    """The same for a page: what, median, spread, unit; then where and with what."""
     lines = ["| | median | spread | |", "| --- | ---: | ---: | --- |"]
-    for part in parts.values():
+    for key, part in parts.items():
+        lines.append(f"| **({key}) {part['title']}** | | | |")
         for name, unit, values in part["rows"]:
-            mid, low, high = spread(values)
-            lines.append(f"| {name} | {short(mid)} | {short(low)} to {short(high)} | {unit} |")
+            if name.split(":")[0] not in part["ratios"]:  # those come below, once
+                mid, low, high = spread(values)
+                lines.append(f"| {name} | {short(mid)} | {short(low)} to {short(high)} | {unit} |")
         lines += [f"| `{name}` | {value:.3f} | | |" for name, value in part["ratios"].items()]
-    return "\n".join(lines)
+    where = ", ".join(f"{k} {v}" for k, v in (about["machine"] | about["versions"]).items())
+    notes = "; ".join(f"({key}) {part['note']}" for key, part in parts.items())
+    return "\n".join([*lines, "", f"On {about['digits']}, {about['date']}: {where}. {notes}. {about['repeats']} repetitions, sides timed in turns; ratios are medians over the repetitions."])
 
 
 def draw(ax, rows, unit):

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from multilabel_mnist.compose import train_verdicts, verdict_scores, verdict_tests
+from multilabel_mnist.compose import train_verdicts, verdict_floors, verdict_scores, verdict_tests
 from multilabel_mnist.data import DigitDataLoaders, digits_path
 from multilabel_mnist.inference import sigmoid_preds
 
@@ -28,14 +28,6 @@ def one_run(dls, tests, seed, epochs):
     learn = train_verdicts(dls, seed=seed, epochs=epochs)
     seconds = time.perf_counter() - start
     return verdict_scores(lambda x: sigmoid_preds(learn, x).probs, tests) | {"seconds": seconds}
-
-
-def floors(dls, tests):
-    """What doing nothing scores: never a label, and always the commonest."""
-    c = len(dls.vocab)
-    commonest = torch.eye(c)[np.bincount(dls.train_ds.labels).argmax()]
-    return {"says nothing": verdict_scores(lambda x: torch.zeros(len(x), c), tests),
-            "always the commonest digit": verdict_scores(lambda x: commonest.expand(len(x), c), tests)}
 
 
 def table(runs, floor, bars):
@@ -67,7 +59,8 @@ def main(argv=None):
     runs = [one_run(dls, tests, seed, args.epochs) for seed in args.seeds]
     machine = f"{platform.machine()}, {torch.get_num_threads()} threads, torch {version('torch')}, fastai {version('fastai')}"
     print(f"\n{len(dls.train_ds):,} training and {len(dls.test_ds):,} test images; seeds {args.seeds}; {machine}\n")
-    print(table(runs, floors(dls, tests), bars).to_string(na_rep=""))
+    floors = {name: verdict_scores(read, tests) for name, read in verdict_floors(dls.train_ds.labels).items()}
+    print(table(runs, floors, bars).to_string(na_rep=""))
     print("\nbars missed by the mean: " + (", ".join(missed(runs, bars)) or "none"))
     args.out.parent.mkdir(parents=True, exist_ok=True)
     args.out.write_text(json.dumps({"machine": machine, "seeds": args.seeds, "runs": runs, "bars": bars}, indent=1))

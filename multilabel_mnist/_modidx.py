@@ -68,6 +68,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                        'multilabel_mnist/compose.py'),
                                           'multilabel_mnist.compose.verdict_cnn': ( 'compose.html#verdict_cnn',
                                                                                     'multilabel_mnist/compose.py'),
+                                          'multilabel_mnist.compose.verdict_floors': ( 'compose.html#verdict_floors',
+                                                                                       'multilabel_mnist/compose.py'),
                                           'multilabel_mnist.compose.verdict_scores': ( 'compose.html#verdict_scores',
                                                                                        'multilabel_mnist/compose.py'),
                                           'multilabel_mnist.compose.verdict_tests': ( 'compose.html#verdict_tests',

@@ -204,6 +204,7 @@ def _unreadable(o):
     try: Image.open(o).load()
     except (OSError, SyntaxError) as e: return e
 
+# %% ../nbs/05_inference.ipynb #c29e50b8
 _STANDARD = TrainEvalCallback, Recorder, CastToTensor, ProgressCallback  # every learner has them; none changes what a model gives
 def _outputs(learn, dl): # what the model gives, and targets or None
     "`get_preds`; or, where no callback has a say in it, the bare forward pass: a small network takes no longer than fastai's events"

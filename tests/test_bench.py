@@ -1,12 +1,14 @@
 """The benchmark runs, counts what it says and writes what it promises; no test looks at how fast this machine is."""
 import json
 
+import nbformat
 import pytest
 import torch
 from benchmarks import __main__ as bench
 from benchmarks import fitting, limit, loading, report, timing
 from conftest import ROOT, run
 from multilabel_mnist.training import digit_cnn
+from tools import speed
 
 RATIOS = {"a": {"fit_ours_over_loop", "fit_stock_over_ours"}, "b": {"load_ours_over_stock", "load_ours_over_indexing"}, "c": {"preds_ours_over_forward", "preds_predict_over_ours"},
           "d": {"step_onehot", "step_bce_onehot", "step_explain"}, "e": set()}
@@ -113,4 +115,21 @@ def test_report_reads_what_parts_give():
     parts = {"a": {"title": "t", "note": "n", "rows": [("ours: x", "s", [1., 3., 2.])], "ratios": {"r": .5}}}
     text = report.text_table(parts)
     assert "(a) t: n" in text and "ours: x" in text and "0.500" in text
-    assert "| ours: x | 2 | 1 to 3 | s |" in report.markdown_table(parts) and "| `r` | 0.500 |" in report.markdown_table(parts)
+    about = {"machine": {"cores": 2}, "versions": {"torch": "2"}, "digits": "MNIST", "date": "today", "repeats": 3}
+    page = report.markdown_table(parts, about)
+    assert "| ours: x | 2 | 1 to 3 | s |" in page and "| `r` | 0.500 |" in page and "On MNIST, today: cores 2, torch 2. (a) n. 3 repetitions" in page
+
+
+def test_only_a_whole_run_on_mnist_gets_into_index(tmp_path):
+    index, whole = tmp_path / "index.ipynb", {"quick": False, "digits": "MNIST", "parts": dict.fromkeys("abcde")}
+    nbformat.write(nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell("## Speed\n" + speed.MARK + "old")]), index)
+    with pytest.raises(SystemExit, match="make bench first"):
+        speed.main(tmp_path, index)
+    (tmp_path / "bench.md").write_text("| new |")
+    for change in ({"quick": True}, {"digits": "the embedded digits"}, {"parts": {"a": None}}):
+        (tmp_path / "results.json").write_text(json.dumps(whole | change))
+        with pytest.raises(SystemExit, match="not for the page"):
+            speed.main(tmp_path, index)
+    (tmp_path / "results.json").write_text(json.dumps(whole))
+    speed.main(tmp_path, index)
+    assert nbformat.read(index, 4).cells[0].source == "## Speed\n" + speed.MARK + "\n| new |"
