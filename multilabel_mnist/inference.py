@@ -44,7 +44,6 @@ class SigmoidPreds:
         self.targs = None if targs is None else _targets(targs, self.logits, hard=False)
         self._dataset, self._at = dataset, np.arange(n)
         self._set(threshold, calibrator)
-
     def _set(self, threshold, calibrator):
         self.threshold, self.calibrator = _threshold(threshold, len(self.vocab)), calibrator
         self.probs = calibrator(self.logits) if calibrator else self.logits.sigmoid()
