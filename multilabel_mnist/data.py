@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np, torch
 from fastai.vision.all import (Categorize, DataLoaders, Datasets, IntToFloatTensor, Normalize, PILImageBW, PadMode, Resize, ResizeMethod,
-                               TensorImageBase, TensorImageBW, TfmdDL, ToTensor, URLs, default_device, fastai_path, parent_label, untar_data)
+                               TensorImageBase, TensorImageBW, TfmdDL, ToTensor, URLs, default_device, fastai_path, parent_label, to_device, untar_data)
 from fastprogress.fastprogress import progress_bar
 from PIL import Image
 from sklearn.datasets import load_digits
@@ -141,14 +141,12 @@ def read_pixels(path:Path, # a folder that holds the files; the cache goes here
 class DigitDatasets(Datasets):
     "fastai `Datasets` of image files whose pixels and labels also lie in memory: `pixels[rows]`, `labels`"
     pixels = rows = labels = _px = _targets = None  # a subset or a test set made by fastai has none, and reads its files
-
     @classmethod
     def part_of(cls, dsets, rows, split_idx, pixels, labels):
         "The items of `dsets` at `rows`, with their share of the memory"
         res = cls(tls=[tl._new([dsets.items[i] for i in rows], split_idx=split_idx) for tl in dsets.tls], n_inp=dsets.n_inp)
         res.pixels, res.rows, res.labels = pixels, np.asarray(rows), labels[rows]
         return res
-
     def targets(self)->torch.Tensor: # whatever the target pipeline makes of each label, stacked
         "All targets; the pipeline runs once per class, since a target depends on the class folder alone"
         if self._targets is None:
@@ -157,7 +155,6 @@ class DigitDatasets(Datasets):
             table = torch.stack([torch.as_tensor(t).as_subclass(torch.Tensor) for t in of_class])
             self._targets = table[np.searchsorted(classes, self.labels)].as_subclass(type(of_class[0]))
         return self._targets
-
     def batch(self, idxs:np.ndarray)->tuple: # TensorImageBW uint8 (bs, 1, height, width), targets
         "A whole batch by index"
         if self._px is None: self._px = torch.from_numpy(self.pixels)  # index_select is several times faster than numpy's px[rows]
@@ -172,9 +169,7 @@ class PixelDL(TfmdDL):
         if getattr(self.dataset, 'pixels', None) is None or self.prebatched or self.before_batch.fs: return False
         hw = tuple(self.dataset.pixels.shape[1:])
         return all(isinstance(f, ToTensor) or (isinstance(f, Resize) and tuple(f.size) == hw) for f in self.after_item.fs)
-
     def shuffle_fn(self, idxs): return np.random.default_rng(self.rng.getrandbits(64)).permutation(idxs)
-    def sample(self): return self._DataLoader__idxs if self.num_workers == 1 else super().sample()  # no workers: all are ours
     def get_idxs(self):
         if not self._from_memory(): return super().get_idxs()
         return self.shuffle_fn(np.arange(self.n)) if self.shuffle else np.arange(self.n)
@@ -182,6 +177,12 @@ class PixelDL(TfmdDL):
         if not self._from_memory(): return (yield from super().create_batches(samps))
         idxs = samps if isinstance(samps, np.ndarray) else np.fromiter(samps, dtype=np.int64)
         for i in range(0, len(idxs) - (self.bs-1 if self.drop_last else 0), self.bs): yield self.dataset.batch(idxs[i:i+self.bs])
+    def __iter__(self): # as fastai's, without what worker processes need, which takes longer than a batch from memory
+        if self.fake_l.num_workers or self.pin_memory or not self._from_memory(): return (yield from super().__iter__())
+        self.randomize(); self.before_iter()
+        here = self.device is None or self.device.type == 'cpu'
+        for b in self.create_batches(np.asarray(self.get_idxs())): yield self.after_batch(b if here else to_device(b, self.device))
+        self.after_iter()
 
 def _quick(b, dtype, f):
     "(f of the pictures, the rest of a batch), without fastai's search for a method that fits; None if another method might fit better"
@@ -225,7 +226,6 @@ def _loaders(dsets:list, bs:int)->list: # a PixelDL each; the first shuffles
 class DigitDataLoaders(DataLoaders):
     "fastai `DataLoaders` over a folder of small grey images, held in memory"
     test, test_ds = property(lambda self: self.loaders[2]), property(lambda self: self.loaders[2].dataset)
-
     @classmethod
     def from_folder(cls,
         path:str|Path, # holds training/<class>/ and testing/<class>/ with grey images of one size
