@@ -180,10 +180,8 @@ class PixelDL(TfmdDL):
     def __iter__(self): # as fastai's, without what worker processes need, which takes longer than a batch from memory
         if self.fake_l.num_workers or self.pin_memory or not self._from_memory(): return (yield from super().__iter__())
         self.randomize(); self.before_iter()
-        here = self.device is None or self.device.type == 'cpu'
-        for b in self.create_batches(np.asarray(self.get_idxs())): yield self.after_batch(b if here else to_device(b, self.device))
+        for b in self.create_batches(np.asarray(self.get_idxs())): yield self.after_batch(b if self.device in (None, torch.device('cpu')) else to_device(b, self.device))
         self.after_iter()
-
 def _quick(b, dtype, f):
     "(f of the pictures, the rest of a batch), without fastai's search for a method that fits; None if another method might fit better"
     if type(b) is tuple and type(b[0]) is TensorImageBW and not any(isinstance(o, TensorImageBase) for o in b[1:]):
