@@ -17,7 +17,7 @@ def main(bench=ROOT / "_build" / "bench", index=NBS / "index.ipynb"):
         raise SystemExit("the last make bench was a quick one, one of some parts only, or not on MNIST: its figures are not for the page")
     nb = nbformat.read(index, 4)
     cell, = (c for c in nb.cells if MARK in c.source)
-    cell.source = cell.source.partition(MARK)[0] + MARK + "\n" + (bench / "bench.md").read_text().strip()
+    cell.source = cell.source.partition(MARK)[0] + MARK + "\n" + (bench / "bench.md").read_text(encoding="utf-8").strip()
     nbformat.write(nb, index)
 
 
