@@ -18,8 +18,8 @@ from multilabel_mnist.data import DigitDataLoaders, digits_path
 from multilabel_mnist.inference import sigmoid_preds
 
 OUT = Path(__file__).resolve().parent.parent / "_build/bench/verdicts.json"
-BARS = {"top-1": .993, "exact": .989, "called none": .006, "overlaid": .92, "beside": .95, "noise": 1., "blank": 1., "letters": .85}
-EMBEDDED_BARS = {"top-1": .965, "exact": .955, "called none": .03, "overlaid": .8, "beside": .85, "noise": .99, "blank": .99, "letters": .85}
+BARS = {"top-1": .993, "exact": .989, "called none": .006, "faint": .98, "overlaid": .92, "beside": .95, "noise": 1., "blank": 1., "letters": .85}
+EMBEDDED_BARS = {"top-1": .965, "exact": .955, "called none": .03, "faint": .94, "overlaid": .8, "beside": .85, "noise": .99, "blank": .99, "letters": .85}
 
 
 def one_run(dls, tests, seed, epochs):

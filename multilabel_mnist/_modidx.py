@@ -127,6 +127,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                        'multilabel_mnist.draw.beside': ('draw.html#beside', 'multilabel_mnist/draw.py'),
                                        'multilabel_mnist.draw.moved': ('draw.html#moved', 'multilabel_mnist/draw.py'),
                                        'multilabel_mnist.draw.noise': ('draw.html#noise', 'multilabel_mnist/draw.py'),
+                                       'multilabel_mnist.draw.nudged': ('draw.html#nudged', 'multilabel_mnist/draw.py'),
                                        'multilabel_mnist.draw.overlaid': ('draw.html#overlaid', 'multilabel_mnist/draw.py'),
                                        'multilabel_mnist.draw.pieces': ('draw.html#pieces', 'multilabel_mnist/draw.py'),
                                        'multilabel_mnist.draw.printed': ('draw.html#printed', 'multilabel_mnist/draw.py'),
