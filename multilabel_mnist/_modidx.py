@@ -57,6 +57,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                           'multilabel_mnist.compose._Added.forward': ( 'compose.html#_added.forward',
                                                                                        'multilabel_mnist/compose.py'),
                                           'multilabel_mnist.compose._checked': ('compose.html#_checked', 'multilabel_mnist/compose.py'),
+                                          'multilabel_mnist.compose._composed': ('compose.html#_composed', 'multilabel_mnist/compose.py'),
                                           'multilabel_mnist.compose._conv': ('compose.html#_conv', 'multilabel_mnist/compose.py'),
                                           'multilabel_mnist.compose._made': ('compose.html#_made', 'multilabel_mnist/compose.py'),
                                           'multilabel_mnist.compose._singles': ('compose.html#_singles', 'multilabel_mnist/compose.py'),

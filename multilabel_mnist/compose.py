@@ -112,6 +112,18 @@ def _checked(x, y): # plain tensors
         raise ValueError(f"targets came as {tuple(y.shape)} for {len(x)} pictures: wanted rows (n, C), as to_multilabel(dls) makes them")
     return x, y
 
+# %% ../nbs/06_compose.ipynb #90b7c3de
+def _composed(x, y, shares, of_all, d): # new pictures and target rows, of the same shapes
+    "Some digits nudged, then shares of the batch made into other kinds, then some of all pictures made faint"
+    n, x = len(x), x.clone()
+    if len(i := d.order(n)[:round(of_all['nudged']*n)]): x[i] = nudged(x[i], d)
+    new_x, new_y = x.clone(), y.clone()
+    ends = (np.cumsum(list(shares.values()))*n + 1e-6).round().astype(int).tolist()
+    for kind, i in zip(shares, d.order(n).tensor_split(ends)):
+        if len(i): new_x[i], new_y[i] = _made(kind, x, y, i, d)
+    new_x *= torch.where(d.chance(of_all['faint'], n, 1, 1, 1), d.between(.5, 1, n, 1, 1, 1), 1.)  # of all kinds, so that it tells none of them
+    return new_x, new_y
+
 # %% ../nbs/06_compose.ipynb #450a9b6e
 class ComposeDigits(ItemTransform):
     "Batch transform, for training only: shares of each batch become pictures of two, of none, or of one that is small, and some get faint; targets follow"
@@ -140,14 +152,7 @@ class ComposeDigits(ItemTransform):
 
     def encodes(self, xy):
         x, y = _checked(*(o.as_subclass(Tensor) for o in xy))
-        d, n, x = self._draw(x.device), len(x), x.clone()
-        if len(i := d.order(n)[:round(self.of_all['nudged']*n)]): x[i] = nudged(x[i], d)
-        new_x, new_y = x.clone(), y.clone()
-        ends = (np.cumsum(list(self.shares.values()))*n + 1e-6).round().astype(int).tolist()
-        for kind, i in zip(self.shares, d.order(n).tensor_split(ends)):
-            if len(i): new_x[i], new_y[i] = _made(kind, x, y, i, d)
-        each = n, *[1]*(x.ndim - 1)
-        new_x *= torch.where(d.chance(self.of_all['faint'], *each), d.between(.5, 1, *each), 1.)  # of all kinds, so that it tells none of them
+        new_x, new_y = _composed(x, y, self.shares, self.of_all, self._draw(x.device))
         return new_x.as_subclass(type(xy[0])), new_y.as_subclass(type(xy[1]))
 
 # %% ../nbs/06_compose.ipynb #0d435414
