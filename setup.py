@@ -1,29 +1,37 @@
 """Metadata lives in settings.ini; this file only hands it to setuptools."""
+
 from configparser import ConfigParser
 from pathlib import Path
 
-from setuptools import setup
+from setuptools import find_packages, setup
+
+HERE = Path(__file__).parent
 
 cfg = ConfigParser(delimiters=["="])
-cfg.read(Path(__file__).with_name("settings.ini"), encoding="utf-8")
+cfg.read(HERE / "settings.ini", encoding="utf-8")
 cfg = cfg["DEFAULT"]
+name = cfg["name"]
 
 setup(
-    name=cfg["name"],
+    name=name,
     version=cfg["version"],
     description=cfg["description"],
-    long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
+    long_description=(HERE / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     keywords=cfg["keywords"].split(),
     author=cfg["author"],
     license_expression=cfg["license"],
     license_files=["LICENSE"],
-    classifiers=["Programming Language :: Python :: 3", "Framework :: Jupyter", "Intended Audience :: Education",
-                 "Topic :: Scientific/Engineering :: Artificial Intelligence"],
+    classifiers=[
+        "Programming Language :: Python :: 3",
+        "Framework :: Jupyter",
+        "Intended Audience :: Education",
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+    ],
     python_requires=">=" + cfg["min_python"],
-    packages=[cfg["name"]],
+    packages=find_packages(HERE, include=[name, f"{name}.*"]),
     install_requires=cfg["requirements"].split(),
     extras_require={"dev": cfg["dev_requirements"].split()},
-    entry_points={"nbdev": [f"{cfg['name']}={cfg['name']}._modidx:d"]},
+    entry_points={"nbdev": [f"{name}={name}._modidx:d"]},
     zip_safe=False,
 )
