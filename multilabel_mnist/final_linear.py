@@ -12,7 +12,7 @@ __all__ = [
     "final_linear",
 ]
 
-# %% ../nbs/reference/final_linear.ipynb #318802f2
+# %% ../nbs/reference/final_linear.ipynb #4f79c41c
 import random
 import warnings
 from collections.abc import Iterator
@@ -26,7 +26,7 @@ from torch.nn.parameter import is_lazy
 
 from .checks import describe, is_fastai
 
-# %% ../nbs/reference/final_linear.ipynb #d788049f
+# %% ../nbs/reference/final_linear.ipynb #5d9c9623
 CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
 
 
@@ -47,7 +47,7 @@ def has_weight_matrix(module: nn.Module) -> bool:
     return any(is_lazy(p) or p.ndim > 1 for p in module.parameters())
 
 
-# %% ../nbs/reference/final_linear.ipynb #a56b6dfc
+# %% ../nbs/reference/final_linear.ipynb #3fadb8e9
 def _is_listed_whole(module: nn.Module) -> bool:
     """Say whether `list_layers` lists a module as one layer."""
     if _is_single_layer(module) or not module._modules:
@@ -67,7 +67,7 @@ def list_layers(
         yield from list_layers(child, f"{name}.{child_name}" if name else child_name)
 
 
-# %% ../nbs/reference/final_linear.ipynb #102b9cc7
+# %% ../nbs/reference/final_linear.ipynb #f9f652ca
 @contextmanager
 def preserve_random_state(
     model: nn.Module,  # the states of the GPUs that hold its weights are kept, too
@@ -88,7 +88,7 @@ def preserve_random_state(
         np.random.set_state(numpy_state)
 
 
-# %% ../nbs/reference/final_linear.ipynb #23672566
+# %% ../nbs/reference/final_linear.ipynb #e8aef3e6
 def _copy_attribute(name: str, value):
     """Return what a hollow copy holds under `name`: containers of its own, but without hooks."""
     if name.endswith("_hooks"):
@@ -116,7 +116,7 @@ def _hollow_copy(
     return hollow
 
 
-# %% ../nbs/reference/final_linear.ipynb #8fdd88ed
+# %% ../nbs/reference/final_linear.ipynb #db6d840e
 class _DataFlowTracer(fx.Tracer):
     """A tracer for which a module that cannot be followed is one step."""
 
@@ -141,7 +141,7 @@ def _trace(hollow: nn.Module) -> fx.Graph | None:
         return None
 
 
-# %% ../nbs/reference/final_linear.ipynb #302232f8
+# %% ../nbs/reference/final_linear.ipynb #f3a50176
 def _reads_metadata(node: fx.Node) -> bool:
     """Say whether a step asks for a shape, a type or a device and not for values."""
     if node.op == "call_method":
@@ -177,7 +177,7 @@ def _walk_back(output: fx.Node, modules: dict, parameters: dict) -> set[str]:
     return found
 
 
-# %% ../nbs/reference/final_linear.ipynb #95dadf62
+# %% ../nbs/reference/final_linear.ipynb #dd89d90d
 def _find_output_sources(model: nn.Module) -> list[str] | None:
     """Return the layers and weights that the output comes from directly, or None if unknown.
 
@@ -197,7 +197,7 @@ def _find_output_sources(model: nn.Module) -> list[str] | None:
     return [name for name in [*modules, *parameters] if name in found]
 
 
-# %% ../nbs/reference/final_linear.ipynb #ff18c91c
+# %% ../nbs/reference/final_linear.ipynb #d538415c
 def _may_be_last_too(
     name: str,
     layer: nn.Linear,
@@ -230,7 +230,7 @@ def _read_from_list(model: nn.Module) -> list[str]:
     return names
 
 
-# %% ../nbs/reference/final_linear.ipynb #d0cdd25d
+# %% ../nbs/reference/final_linear.ipynb #080660a6
 def _read_unfollowed_part(
     model: nn.Module,
     name: str,  # of a layer, of a weight or of a module that could not be followed
@@ -244,7 +244,7 @@ def _read_unfollowed_part(
     ]
 
 
-# %% ../nbs/reference/final_linear.ipynb #e65aad91
+# %% ../nbs/reference/final_linear.ipynb #64b83c5a
 def _ask_for_classifier(model: nn.Module) -> list[str]:
     """Return the names of the nn.Linear that `get_classifier()` returns, if there is one."""
     get_classifier = getattr(model, "get_classifier", None)
@@ -262,7 +262,7 @@ def _ask_for_classifier(model: nn.Module) -> list[str]:
     ]
 
 
-# %% ../nbs/reference/final_linear.ipynb #16b5e34a
+# %% ../nbs/reference/final_linear.ipynb #2e0cb1fa
 def unwrap(
     model: nn.Module,
 ) -> tuple[str, nn.Module]:  # what to put before the names of its layers, and the model
@@ -279,13 +279,13 @@ def unwrap(
         model = getattr(model, attribute)
 
 
-# %% ../nbs/reference/final_linear.ipynb #53578a14
+# %% ../nbs/reference/final_linear.ipynb #1feb127c
 def _find_candidates(model: nn.Module) -> list[str]:
     """Return the names of all layers that may make the output."""
     named = _ask_for_classifier(model)
-    if named:
-        return named
     sources = _find_output_sources(model)
+    if named and not set(named).issubset(sources or []):
+        return named
     if sources is None:
         return _read_unfollowed_part(model, "")
     return [name for source in sources for name in _read_unfollowed_part(model, source)]
@@ -305,7 +305,7 @@ def _check_model(o) -> nn.Module:
     raise TypeError(f"expected an nn.Module or a fastai Learner, got {describe(o)}; pass the model")
 
 
-# %% ../nbs/reference/final_linear.ipynb #2aa42867
+# %% ../nbs/reference/final_linear.ipynb #88139f86
 def _several_layers(model: nn.Module, names: list[str]) -> ValueError:
     """Return the error for a model with several last layers."""
     shown = ", ".join(repr(name) for name in names[:4])
@@ -329,7 +329,7 @@ def _no_linear_layer(model: nn.Module, names: list[str]) -> ValueError:
     )
 
 
-# %% ../nbs/reference/final_linear.ipynb #6356f648
+# %% ../nbs/reference/final_linear.ipynb #edec3aeb
 def final_linear(
     model: nn.Module,  # any model that ends in one linear layer, or a fastai Learner with one
 ) -> tuple[str, nn.Linear]:  # its name for `model.get_submodule`, and the layer
