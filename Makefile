@@ -15,7 +15,7 @@ PIP = $(PY) -m pip --disable-pip-version-check
 READY = $(VENV)/.ready
 
 .DEFAULT_GOAL = help
-.PHONY: help course save test bench verdicts lab export speed readme constraints clean
+.PHONY: help course save test bench verdicts lab export format speed readme constraints clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' Makefile
@@ -42,8 +42,13 @@ lab: $(READY) ## open JupyterLab in nbs/ (SOURCE=... for other digits than the n
 	../$(PY) -m jupyterlab $(ARGS)
 
 export: $(READY) ## write the modules of multilabel_mnist/ from the notebooks
-	@$(VENV)/bin/nbdev-export
+	@$(PY) -m tools.export
 	@touch $(READY) # nbdev-export writes pyproject.toml anew, unchanged
+
+format: $(READY) ## format notebooks and Python files, fix what ruff can fix, then make export
+	@$(VENV)/bin/ruff check --quiet --fix-only --extend-exclude multilabel_mnist .
+	@$(VENV)/bin/ruff format --quiet .
+	@$(MAKE) --no-print-directory export
 
 speed: $(READY) ## put the table of the last `make bench` on MNIST into index
 	@$(PY) -m tools.speed
@@ -57,7 +62,7 @@ constraints: $(READY) ## write constraints.txt from what is installed in .venv
 	@mv constraints.new constraints.txt
 
 clean: ## remove .venv and everything that was built
-	rm -rf $(VENV) _build build dist *.egg-info .pytest_cache nbs/.ipynb_checkpoints
+	rm -rf $(VENV) _build build dist *.egg-info .pytest_cache .ruff_cache .hypothesis nbs/.ipynb_checkpoints nbs/reference/.ipynb_checkpoints
 	find multilabel_mnist nbs tests tools benchmarks examples -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(READY): settings.ini constraints.txt setup.py pyproject.toml

@@ -1,4 +1,5 @@
-"""What the tests share: the repository's root, its notebooks, and a way to run commands."""
+"""What the tests share: the root, the notebooks and modules, and a way to run commands."""
+
 import os
 import subprocess
 import sys
@@ -10,41 +11,61 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from tools.notebooks import environment, reading_order  # noqa: E402
+from tools.notebooks import QUIET, environment, reading_order  # noqa: E402
 
 NOTEBOOKS = reading_order(ROOT / "nbs")
 PACKAGE = ROOT / "multilabel_mnist"
-MODULES = sorted(p for p in PACKAGE.glob("*.py") if not p.name.startswith("_"))
+
+
+def module_name(path):
+    """Return the name of a file of the package as one imports it, without the package's own."""
+    parts = path.relative_to(PACKAGE).with_suffix("").parts
+    return ".".join(part for part in parts if part != "__init__")
+
+
+# All that is exported from notebooks: not the package's own __init__, nor nbdev's index.
+MODULES = sorted(p for p in PACKAGE.rglob("*.py") if p.parent != PACKAGE or p.name[0] != "_")
 
 
 def pytest_configure(config):
-    for noise in ("ignore:`torch.jit.script` is deprecated:FutureWarning", "ignore:The 'mode.chained_assignment' option"):  # torchvision's and fastai's
+    for noise in (QUIET, "ignore:The 'mode.chained_assignment' option"):  # the latter is fastai's
         config.addinivalue_line("filterwarnings", noise)
 
 
 def run(*command, cwd=ROOT, **extra):
-    """Runs a command on the embedded digits and returns it finished, stdout and stderr in one text."""
+    """Run a command on the embedded digits; return it finished, stdout and stderr in one text."""
     env = environment("embedded") | {"MPLBACKEND": "agg"} | extra
     for name in ("PYTHONPATH", "IN_TEST", "PIP_USER"):
         env.pop(name, None)
-    return subprocess.run([str(c) for c in command], cwd=cwd, env=env, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    return subprocess.run(
+        [str(c) for c in command],
+        cwd=cwd,
+        env=env,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
 
 
 def script(name):
-    """A command that is installed beside this Python."""
+    """Return the path of a command that is installed beside this Python."""
     return Path(sys.executable).with_name(name + (".exe" if os.name == "nt" else ""))
 
 
 def settings():
+    """Return the metadata of settings.ini."""
     cfg = ConfigParser(delimiters=["="])
     cfg.read(ROOT / "settings.ini", encoding="utf-8")
     return cfg["DEFAULT"]
 
 
 def pytest_generate_tests(metafunc):
-    """A test that asks for `notebook` or `module` runs once for each; none at all is an error, not a pass."""
-    for name, paths in (("notebook", NOTEBOOKS), ("module", MODULES)):
+    """Run a test that asks for `notebook` or `module` once for each; none at all is an error."""
+    for name, paths, ids in (
+        ("notebook", NOTEBOOKS, lambda p: p.stem),
+        ("module", MODULES, module_name),
+    ):
         if name in metafunc.fixturenames:
             if not paths:
                 raise pytest.UsageError(f"there is no {name} to test under {ROOT}")
-            metafunc.parametrize(name, paths, ids=lambda p: p.stem)
+            metafunc.parametrize(name, paths, ids=ids)

@@ -1,20 +1,29 @@
 """What is made from something else is in step with it: modules, README, pictures, version."""
+
 import re
 import shutil
 from importlib.metadata import version
 
-from conftest import PACKAGE, ROOT, run, script, settings
+from conftest import PACKAGE, ROOT, settings
+from tools import export
 from tools.readme import PICTURES, render
 
 
+def python_files(folder):
+    """{path in the folder: text} of its Python files, at any depth."""
+    return {str(p.relative_to(folder)): p.read_text(encoding="utf-8") for p in folder.rglob("*.py")}
+
+
 def test_modules_are_what_the_notebooks_export(tmp_path):
-    shutil.copytree(ROOT / "nbs", tmp_path / "nbs", ignore=shutil.ignore_patterns(".*", "images"))
-    shutil.copy(ROOT / "pyproject.toml", tmp_path)
+    ignore = shutil.ignore_patterns(".*", "images")
+    shutil.copytree(ROOT / "nbs", tmp_path / "nbs", ignore=ignore)
+    for name in ("pyproject.toml", "ruff.toml"):
+        shutil.copy(ROOT / name, tmp_path)
     (tmp_path / PACKAGE.name).mkdir()
     shutil.copy(PACKAGE / "__init__.py", tmp_path / PACKAGE.name)
-    done = run(script("nbdev-export"), cwd=tmp_path)
-    assert done.returncode == 0, done.stdout
-    fresh, here = ({p.name: p.read_text(encoding="utf-8") for p in folder.glob("*.py")} for folder in (tmp_path / PACKAGE.name, PACKAGE))
+    export.main(tmp_path)
+    fresh = python_files(tmp_path / PACKAGE.name)
+    here = python_files(PACKAGE)
     assert "_modidx.py" in fresh and len(fresh) > 2, f"nothing was exported: {sorted(fresh)}"
     differ = sorted(n for n in fresh.keys() | here.keys() if fresh.get(n) != here.get(n))
     assert not differ, f"run make export, and commit: {differ}"
@@ -24,13 +33,18 @@ def test_modules_are_what_the_notebooks_export(tmp_path):
 def test_readme_is_made_from_index():
     text, pictures = render(ROOT / "nbs/index.ipynb")
     assert (ROOT / "README.md").read_text(encoding="utf-8") == text, "run: make readme"
-    there = {f"nbs/{PICTURES}/{p.name}": p.read_bytes() for p in (ROOT / "nbs" / PICTURES).glob("index_*.png")}
+    folder = ROOT / "nbs" / PICTURES
+    there = {f"nbs/{PICTURES}/{p.name}": p.read_bytes() for p in folder.glob("index_*.png")}
     assert there == pictures, "run: make readme"
 
 
 def test_one_version():
     here = settings()["version"]
-    assert version("multilabel_mnist") == here, "the installed package has another version; any make command installs it anew"
-    assert f"\n## {here}" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), f"CHANGELOG.md has no heading for {here}"
-    for path in PACKAGE.glob("*.py"):
-        assert not re.search(r"^__version__ *= *['\"]", path.read_text(encoding="utf-8"), re.M), f"{path.name} names a version of its own"
+    assert version("multilabel_mnist") == here, (
+        "the installed package has another version; any make command installs it anew"
+    )
+    changes = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    assert f"\n## {here}" in changes, f"CHANGELOG.md has no heading for {here}"
+    for path, text in python_files(PACKAGE).items():
+        own = re.search(r"^__version__ *= *['\"]", text, re.M)
+        assert not own, f"{path} names a version of its own"

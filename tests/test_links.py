@@ -1,4 +1,5 @@
 """Every relative link leads somewhere, and every make target that is talked about exists."""
+
 import re
 import subprocess
 from pathlib import Path
@@ -6,6 +7,7 @@ from urllib.parse import unquote
 
 import nbformat
 import pytest
+
 from conftest import NOTEBOOKS, ROOT
 from tools.notebooks import headings
 
@@ -54,8 +56,9 @@ def test_links_of_pages(page):
 
 def test_readme_links_every_notebook():
     found = set(LINK.findall(markdown(ROOT / "README.md")))
-    unlinked = [p.name for p in NOTEBOOKS if p.stem != "index" and f"nbs/{p.name}" not in found]
-    assert not unlinked, f"README.md does not link {unlinked}"
+    wanted = [p.relative_to(ROOT).as_posix() for p in NOTEBOOKS if p.stem != "index"]
+    unlinked = [link for link in wanted if link not in found]
+    assert wanted and not unlinked, f"README.md does not link {unlinked}"
 
 
 def test_links_of_notebooks(notebook):
@@ -72,12 +75,25 @@ def test_formulas_are_written_as_code(notebook):
 @pytest.mark.parametrize("page", PAGES)
 def test_make_targets_exist(page):
     targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.M))
-    named = {t for code in CODE.findall(markdown(ROOT / page)) for t in re.findall(r"(?:^|[`$;&]\s*)make(?: \w+=\S*)* ([a-z]+)", code, re.M)}
+    calls = re.compile(r"(?:^|[`$;&]\s*)make(?: \w+=\S*)* ([a-z]+)", re.M)
+    code = "\n".join(CODE.findall(markdown(ROOT / page)))
+    named = set(calls.findall(code))
     assert named <= targets, f"no such target: {sorted(named - targets)}"
 
 
 def test_dead_links_are_seen(tmp_path):
     page = ROOT / "CONTRIBUTING.md"
-    text = "[a](nbs/none.ipynb) [b](LICENSE) ![c](nowhere.png) `[d](x)` [e](https://example.org) <img src='no.svg'> [f](CHANGELOG.md#nothing) [g](CHANGELOG.md#changes)"
-    assert list(dead(page, text)) == ["nbs/none.ipynb", "nowhere.png", "no.svg", "CHANGELOG.md#nothing"]
+    text = (
+        "[a](nbs/none.ipynb) [b](LICENSE) ![c](nowhere.png) `[d](x)` [e](https://example.org) "
+        "<img src='no.svg'> [f](CHANGELOG.md#nothing) [g](CHANGELOG.md#changes)"
+    )
+    lost = ["nbs/none.ipynb", "nowhere.png", "no.svg", "CHANGELOG.md#nothing"]
+    assert list(dead(page, text)) == lost
     assert list(dead(page, f"[x]({Path('..') / 'outside'})")) == ["../outside"]
+
+
+def test_links_cross_folders():
+    """A link holds as seen from the folder in which its notebook is."""
+    chapter = ROOT / "nbs/reference/chapter.ipynb"
+    text = "[a](../index.ipynb) [b](index.ipynb) [c](../../LICENSE) [d](../LICENSE)"
+    assert list(dead(chapter, text)) == ["index.ipynb", "../LICENSE"]

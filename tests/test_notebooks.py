@@ -1,17 +1,25 @@
-"""Each notebook runs through, on the embedded digits, under nbdev's own runner and in a process of its own."""
-from conftest import NOTEBOOKS, run, script
+"""Each notebook runs through, on the embedded digits, in a process of its own; all are listed."""
+
+from conftest import NOTEBOOKS, ROOT, run, script
+from tools.notebooks import READING_ORDER
 
 
-def test_there_is_a_course():
-    names = {p.stem for p in NOTEBOOKS}
-    wanted = {"index", "00_data", "01_mismatch", "01a_diagnose", "01b_explain", "02_labels", "03_head", "04_training", "05_inference", "06_compose", "07_ambiguity", "09_from_v1"}
-    assert not wanted - names, f"missing from nbs/: {sorted(wanted - names)}"
+def test_every_notebook_has_its_place_in_the_reading_order():
+    there = {p.stem for p in NOTEBOOKS}
+    unlisted = there - set(READING_ORDER)
+    gone = set(READING_ORDER) - there
+    assert not unlisted, f"say in tools/notebooks.py when these are read: {sorted(unlisted)}"
+    assert not gone, f"tools/notebooks.py lists what is not in nbs/: {sorted(gone)}"
+    assert len(set(READING_ORDER)) == len(READING_ORDER)
 
 
 def test_notebook_runs(notebook):
-    before = set(notebook.parent.rglob("*"))
+    def files():
+        return {p for p in (ROOT / "nbs").rglob("*") if p.parent.name != ".ipynb_checkpoints"}
+
+    before = files()
     done = run(script("nbdev-test"), notebook)
     # nbdev-test also ends well when it found nothing to run
     assert done.returncode == 0 and "Success." in done.stdout, done.stdout[-6000:]
-    left = {p.name for p in set(notebook.parent.rglob("*")) - before if p.suffix != ".ipynb" and p.parent.name != ".ipynb_checkpoints"}
+    left = {p.name for p in files() - before if p.suffix != ".ipynb"}
     assert not left, f"{notebook.name} leaves files behind in nbs/: {sorted(left)}"

@@ -1,4 +1,8 @@
-"""The wheel holds the package alone and works in an environment of its own; requirements and constraints agree."""
+"""The wheel holds the package alone, subfolders included, and works in an environment of its own.
+
+Requirements and constraints agree.
+"""
+
 import json
 import re
 import shutil
@@ -9,15 +13,23 @@ import zipfile
 from importlib.metadata import version
 
 import pytest
-from conftest import MODULES, PACKAGE, ROOT, run, settings
 from packaging.requirements import Requirement
 
-SKIP = shutil.ignore_patterns(".*", "_*", "build", "dist", "*.egg-info", "models", "images", "*.ipynb", "venv")
+from conftest import MODULES, PACKAGE, ROOT, module_name, run, settings
+
+SKIP = shutil.ignore_patterns(
+    *(".*", "_build", "_docs", "_proc", "__pycache__"),
+    *("build", "dist", "*.egg-info", "models", "images", "*.ipynb", "venv"),
+)
 IMPORT = """
 import importlib, json, sys
 from importlib.metadata import requires, version
 mods = [importlib.import_module(m) for m in sys.argv[1:]]
-print(json.dumps(dict(files=[m.__file__ for m in mods], version=mods[0].__version__, requires=requires("multilabel_mnist"))))
+print(json.dumps({
+    "files": [m.__file__ for m in mods],
+    "version": mods[0].__version__,
+    "requires": requires("multilabel_mnist"),
+}))
 """
 
 
@@ -26,14 +38,12 @@ def source(tmp_path_factory):
     """A copy of the tree to build from, so that nothing is built inside the real one."""
     copy = tmp_path_factory.mktemp("source") / "tree"
     shutil.copytree(ROOT, copy, ignore=SKIP)
-    for path in PACKAGE.glob("_*.py"):
-        shutil.copy(path, copy / PACKAGE.name)
     return copy
 
 
 @pytest.fixture(scope="module")
 def built(source, tmp_path_factory):
-    """{'.gz': source distribution, '.whl': the wheel that was built from it}"""
+    """{'.gz': source distribution, '.whl': the wheel that was built from it}."""
     out = tmp_path_factory.mktemp("dist")
     done = run(sys.executable, "-m", "build", "--no-isolation", "--outdir", out, source)
     assert done.returncode == 0, done.stdout[-4000:]
@@ -41,58 +51,101 @@ def built(source, tmp_path_factory):
 
 
 def environment_of_its_own(folder):
-    """A fresh environment that borrows the installed requirements, but not the package; returns its Python."""
+    """Make an environment that borrows the installed requirements, but not the package.
+
+    Return its Python.
+    """
     venv.create(folder, with_pip=False, symlinks=True)
     python = folder / "bin" / "python"
     lib = folder / "lib" / f"python{sysconfig.get_python_version()}" / "site-packages"
-    # A path named in a .pth file joins sys.path, and the .pth files within it (the editable package's) are not followed.
+    # A path named in a .pth file joins sys.path, and the .pth files within it (the editable
+    # package's) are not followed.
     borrowed = {sysconfig.get_path("purelib"), sysconfig.get_path("platlib")}
     (lib / "borrowed.pth").write_text("\n".join(sorted(borrowed)) + "\n")
-    found = run(python, "-c", "from importlib.util import find_spec; print(bool(find_spec('torch')), find_spec('multilabel_mnist'))", cwd=folder)
-    assert found.stdout.split() == ["True", "None"], "torch is to be borrowed, and the package is not"
+    code = (
+        "from importlib.util import find_spec; print(*map(find_spec, ['torch', '{}']), sep='\\n')"
+    )
+    torch_spec, package_spec = run(
+        python, "-c", code.format(PACKAGE.name), cwd=folder
+    ).stdout.splitlines()
+    assert torch_spec != "None", "torch is to be borrowed"
+    assert package_spec == "None", "the package is not"
     return python
 
 
 def install(python, *what):
-    """Installs with no network and returns the folder of the installed package's files, by name."""
-    done = run(sys.executable, "-m", "pip", "--disable-pip-version-check", "--python", python, "install", "--quiet", "--no-index", "--no-deps", *what)
+    """Install with no network and return the files of the installed package."""
+    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--python", python]
+    done = run(*pip, "install", "--quiet", "--no-index", "--no-deps", *what)
     assert done.returncode == 0, done.stdout[-4000:]
-    return {p.name: p.read_bytes() for p in python.parent.parent.glob(f"lib/*/site-packages/{PACKAGE.name}/*.py")}
+    (folder,) = python.parent.parent.glob(f"lib/*/site-packages/{PACKAGE.name}")
+    return python_files(folder)
 
 
-def package_files():
-    return {p.name: p.read_bytes() for p in PACKAGE.glob("*.py")}
+def python_files(folder):
+    """{path in the folder: bytes} of its Python files, at any depth."""
+    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob("*.py")}
 
 
 def test_wheel_holds_the_package_alone(built):
     names = zipfile.ZipFile(built[".whl"]).namelist()
     package = {n for n in names if ".dist-info/" not in n}
-    assert package == {f"{PACKAGE.name}/{p.name}" for p in PACKAGE.glob("*.py")}
+    assert package == {f"{PACKAGE.name}/{name}" for name in python_files(PACKAGE)}
     assert [n for n in names if n.endswith("licenses/LICENSE")]
 
 
 def test_wheel_works_in_an_environment_of_its_own(built, tmp_path):
     python = environment_of_its_own(tmp_path)
-    assert install(python, built[".whl"]) == package_files()
-    done = run(python, "-c", IMPORT, PACKAGE.name, *(f"{PACKAGE.name}.{m.stem}" for m in MODULES), cwd=tmp_path)
+    assert install(python, built[".whl"]) == python_files(PACKAGE)
+    modules = [f"{PACKAGE.name}.{module_name(path)}" for path in MODULES]
+    done = run(python, "-c", IMPORT, PACKAGE.name, *modules, cwd=tmp_path)
     assert done.returncode == 0, done.stdout[-4000:]
     said = json.loads(done.stdout.splitlines()[-1])
-    assert len(said["files"]) > 1 and all(f.startswith(str(tmp_path)) for f in said["files"]), said["files"]
+    assert len(said["files"]) > 1
+    assert all(f.startswith(str(tmp_path)) for f in said["files"]), said["files"]
     assert said["version"] == settings()["version"]
-    assert {r.replace(" ", "") for r in said["requires"] if "extra" not in r} == set(settings()["requirements"].split())
+    required = {r.replace(" ", "") for r in said["requires"] if "extra" not in r}
+    assert required == set(settings()["requirements"].split())
+
+
+def test_a_subfolder_of_the_package_gets_into_the_wheel(source, tmp_path):
+    """Whatever folders the package has today, one that it gets tomorrow is not forgotten."""
+    tree = tmp_path / "tree"
+    shutil.copytree(source, tree)
+    deep = tree / PACKAGE.name / "made_up/deeper"
+    deep.mkdir(parents=True)
+    for folder in (deep.parent, deep):
+        (folder / "__init__.py").write_text(f"name = '{folder.name}'\n")
+    (tree / "made_up_beside").mkdir()
+    (tree / "made_up_beside/__init__.py").touch()
+    python = environment_of_its_own(tmp_path / "venv")
+    found = install(python, "--no-build-isolation", tree)
+    assert {"made_up/__init__.py", "made_up/deeper/__init__.py"} <= found.keys()
+    code = "from multilabel_mnist.made_up.deeper import name; print(name)"
+    assert run(python, "-c", code, cwd=tmp_path / "venv").stdout.split() == ["deeper"]
+    assert not list((tmp_path / "venv").glob("lib/*/site-packages/made_up_beside"))
 
 
 def test_pip_install_of_the_tree_works(source, tmp_path):
-    assert install(environment_of_its_own(tmp_path), "--no-build-isolation", source) == package_files()
+    assert install(
+        environment_of_its_own(tmp_path), "--no-build-isolation", source
+    ) == python_files(PACKAGE)
 
 
 def test_metadata_comes_from_settings(built):
     wheel = zipfile.ZipFile(built[".whl"])
-    text = wheel.read(next(n for n in wheel.namelist() if n.endswith(".dist-info/METADATA"))).decode()
+    (name,) = (n for n in wheel.namelist() if n.endswith(".dist-info/METADATA"))
+    lines = wheel.read(name).decode().splitlines()
     cfg = settings()
-    for line in (f"Name: {cfg['name']}", f"Version: {cfg['version']}", f"Summary: {cfg['description']}", f"Author: {cfg['author']}",
-                 f"License-Expression: {cfg['license']}", f"Requires-Python: >={cfg['min_python']}"):
-        assert line in text.splitlines(), line
+    for line in (
+        f"Name: {cfg['name']}",
+        f"Version: {cfg['version']}",
+        f"Summary: {cfg['description']}",
+        f"Author: {cfg['author']}",
+        f"License-Expression: {cfg['license']}",
+        f"Requires-Python: >={cfg['min_python']}",
+    ):
+        assert line in lines, line
 
 
 def pins():
@@ -105,9 +158,11 @@ def test_constraints_pin_what_is_required():
     cfg = settings()
     for text in (cfg["requirements"] + " " + cfg["dev_requirements"]).split():
         wanted = Requirement(text)
-        assert wanted.name.lower() in pinned, f"constraints.txt has no {wanted.name}; run: make constraints"
-        assert wanted.specifier.contains(pinned[wanted.name.lower()]), f"constraints.txt against {text}"
-        assert wanted.specifier.contains(version(wanted.name)), f"installed is {wanted.name} {version(wanted.name)}"
+        name = wanted.name.lower()
+        installed = version(wanted.name)
+        assert name in pinned, f"constraints.txt has no {wanted.name}; run: make constraints"
+        assert wanted.specifier.contains(pinned[name]), f"constraints.txt against {text}"
+        assert wanted.specifier.contains(installed), f"installed is {wanted.name} {installed}"
 
 
 def test_constraints_hold_on_any_machine():

@@ -1,4 +1,5 @@
 """What is saved in the notebooks: outputs, and nothing that belongs to one machine or one run."""
+
 import json
 import re
 import shutil
@@ -7,13 +8,24 @@ from pathlib import Path
 
 import nbformat
 import pytest
+
 from conftest import ROOT, run, script
+from tools.outputs import WIDGET
 
 LARGEST = 400_000  # bytes
-MACHINE = [re.escape(str(p)) for p in {ROOT, Path.home(), Path(tempfile.gettempdir())} if len(str(p)) > 1]
+MACHINE = [
+    re.escape(str(p)) for p in {ROOT, Path.home(), Path(tempfile.gettempdir())} if len(str(p)) > 1
+]
 FORBIDDEN = {
-    "an absolute path": "|".join([*MACHINE, r"site-packages", r"(?<![\w.~<:/\\+-])/\w[\w.-]*/\w[\w.-]*/", r"(?<![\w.~<:/\\-])/(?:tmp|root|home|Users)\b",
-                                  r"\b[A-Za-z]:\\{1,2}\w"]),
+    "an absolute path": "|".join(
+        [
+            *MACHINE,
+            r"site-packages",
+            r"(?<![\w.~<:/\\+-])/\w[\w.-]*/\w[\w.-]*/",
+            r"(?<![\w.~<:/\\-])/(?:tmp|root|home|Users)\b",
+            r"\b[A-Za-z]:\\{1,2}\w",
+        ]
+    ),
     "a memory address": r"\bat 0x[0-9a-fA-F]{6,}",
     "a carriage return or a terminal's escape": r"[\r\b\x1b]",
     "a progress bar": r"<progress|[█▏▎▍▌▋▊▉]|\d+%\|.*\||\dit/s",
@@ -24,14 +36,17 @@ def texts(nb):
     """(cell number, text) of each saved output that is text."""
     for i, cell in enumerate(nb.cells):
         for out in cell.get("outputs", []):
-            found = [out.text] if out.output_type == "stream" else [v for k, v in out.get("data", {}).items() if k.startswith("text/")]
+            found = [v for kind, v in out.get("data", {}).items() if kind.startswith("text/")]
+            if out.output_type == "stream":
+                found.append(out.text)
             for text in found:
                 yield i, re.sub(r"data:image/[\w+]+;base64,[\w+/=\s]+", "", text)
 
 
 def unwanted(text):
     """What a saved text holds that it should not, as sentences."""
-    return [f"{what}: {m[0]!r}" for what, pattern in FORBIDDEN.items() if (m := re.search(pattern, text))]
+    found = {what: re.search(pattern, text) for what, pattern in FORBIDDEN.items()}
+    return [f"{what}: {match[0]!r}" for what, match in found.items() if match]
 
 
 def test_outputs_belong_to_no_machine_and_no_run(notebook):
@@ -41,44 +56,72 @@ def test_outputs_belong_to_no_machine_and_no_run(notebook):
 
 
 def test_outputs_are_there_and_none_is_an_error(notebook):
-    code = [c for c in nbformat.read(notebook, 4).cells if c.cell_type == "code" and c.source.strip()]
+    cells = nbformat.read(notebook, 4).cells
+    code = [c for c in cells if c.cell_type == "code" and c.source.strip()]
     outputs = [o for c in code for o in c.outputs]
     empty = bool(code) and not outputs
     assert not empty, f"{notebook.name} was saved without its outputs: make save NB={notebook.stem}"
     errors = [o.ename for o in outputs if o.output_type == "error"]
     assert not errors, f"{notebook.name} was saved with errors: {errors}"
-    assert not [o for o in outputs if "application/vnd.jupyter.widget-view+json" in o.get("data", {})]
+    assert not [o for o in outputs if WIDGET in o.get("data", {})]
 
 
 def test_nothing_left_for_nbdev_clean(notebook, tmp_path):
     copy = shutil.copy(notebook, tmp_path)
     assert run(script("nbdev-clean"), "--fname", copy).returncode == 0
     clean = Path(copy).read_bytes() == notebook.read_bytes()
-    assert clean, f"run: nbdev-clean --fname nbs/{notebook.name}"
+    assert clean, f"run: nbdev-clean --fname {notebook.relative_to(ROOT)}"
 
 
 def test_counts_ids_and_format(notebook):
     nb = nbformat.read(notebook, 4)
     nbformat.validate(nb)
-    ids = [c.get("id") for c in json.loads(notebook.read_text(encoding="utf-8"))["cells"]]  # nbformat would mend them
+    raw = json.loads(notebook.read_text(encoding="utf-8"))  # nbformat would give missing ids
+    ids = [c.get("id") for c in raw["cells"]]
     assert all(ids) and len(set(ids)) == len(ids), "cells without an id, or with the same one"
-    code = [c for c in nb.cells if c.cell_type == "code"]
-    counted = [c.id for c in code if c.execution_count is not None or any(o.get("execution_count") is not None for o in c.outputs)]
-    assert not counted, f"execution counts in cells {counted}"
+    for cell in raw["cells"]:
+        counts = [o.get("execution_count") for o in (cell, *cell.get("outputs", []))]
+        assert not any(n is not None for n in counts), f"cell {cell['id']} has an execution count"
 
 
 def test_size(notebook):
-    assert notebook.stat().st_size < LARGEST, f"{notebook.stat().st_size:,} bytes: make the pictures smaller or fewer"
+    size = notebook.stat().st_size
+    assert size < LARGEST, f"{size:,} bytes: make the pictures smaller or fewer"
 
 
-@pytest.mark.parametrize("text", [
-    "/home/ann/x.png", "saved in /tmp", "'/Users/bo/.fastai/data/mnist_png'", r"C:\Users\x", "lib/python3.11/site-packages/torch", "/data/sets/mnist/training",
-    "<function f at 0x7fa1c617b880>", "a\rb", "\x1b[31mred", "100%|█████| 3/3", '<progress max="3" value="3">', "12.3it/s"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "/home/ann/x.png",
+        "saved in /tmp",
+        "'/Users/bo/.fastai/data/mnist_png'",
+        r"C:\Users\x",
+        "lib/python3.11/site-packages/torch",
+        "/data/sets/mnist/training",
+        "<function f at 0x7fa1c617b880>",
+        "a\rb",
+        "\x1b[31mred",
+        "100%|█████| 3/3",
+        '<progress max="3" value="3">',
+        "12.3it/s",
+    ],
+)
 def test_the_watch_sees(text):
     assert unwanted(text)
 
 
-@pytest.mark.parametrize("text", [
-    "training/7/0003.png", "and/or", "</td></tr></div>", "https://github.com/fastai/fastai/issues", "~/.fastai/data", "1/2/3", "km/h", "(64, 10) / (10, 64)"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "training/7/0003.png",
+        "and/or",
+        "</td></tr></div>",
+        "https://github.com/fastai/fastai/issues",
+        "~/.fastai/data",
+        "1/2/3",
+        "km/h",
+        "(64, 10) / (10, 64)",
+    ],
+)
 def test_the_watch_lets_pass(text):
     assert not unwanted(text)

@@ -1,30 +1,80 @@
-"""What the other tools need to know of a notebook: its place in the course, headings, directives and checks."""
-import ast
+"""Where the notebooks are, in which order they are read, and what a reader sees of them."""
+
 import copy
 import os
 import re
 from pathlib import Path
 
 import nbformat
-from IPython.core.inputtransformer2 import TransformerManager
+from fastcore.nbio import NbCell
+from nbconvert.preprocessors import RegexRemovePreprocessor, TagRemovePreprocessor
 
 ROOT = Path(__file__).resolve().parent.parent
 NBS = ROOT / "nbs"
+
+# The one place that says in which order the course is read: lessons in nbs/, then the chapters of
+# nbs/reference/ in the order in which their modules build on each other.
+READING_ORDER = (
+    "index",
+    "01_mismatch",
+    "02_labels",
+    "03_head",
+    "04_training",
+    "05_inference",
+    "06_compose",
+    "07_ambiguity",
+    "09_from_v1",
+    # reference
+    "checks",
+    "lazy",
+    "losses",
+    "data",
+    "pixels",
+    "batches",
+    "convert",
+    "final_linear",
+    "head",
+    "calibrate",
+    "inference",
+    "predict",
+    "draw",
+    "verdicts",
+    "mismatch",
+    "mismatch_facts",
+    "mismatch_findings",
+    "mismatch_fixes",
+    "mismatch_causes",
+    "mismatch_display",
+    "explain",
+    "callback",
+)
+
 # torchvision and timm still call torch.jit.script; the warning names the machine's own folders.
 QUIET = "ignore:`torch.jit.script` is deprecated:FutureWarning"
 
-_directive = re.compile(r"\s*#\s*\|\s*(\w[\w-]*)\s*:?\s*(.*)")
 _heading = re.compile(r"#{1,6}\s+(.+?)\s*#*\s*$")
 
 
 def reading_order(folder=NBS):
-    """The notebooks of `folder` as a reader meets them: index first, the others by file name."""
-    paths = [p for p in Path(folder).glob("*.ipynb") if p.name[0] not in "._"]
-    return sorted(paths, key=lambda p: (p.stem != "index", p.name))
+    """Return the notebooks of `folder` and its subfolders as they are read.
+
+    Those that READING_ORDER names come first, all others after them, by name. Two notebooks of one
+    name raise ValueError, since a page, a test and a command know a notebook by its name alone.
+    """
+    folder = Path(folder)
+    paths = {}
+    for path in folder.rglob("*.ipynb"):
+        if any(part.startswith((".", "_")) for part in path.relative_to(folder).parts):
+            continue
+        if path.stem in paths:
+            raise ValueError(f"two notebooks are called {path.stem}: rename one of them")
+        paths[path.stem] = path
+    listed = [paths.pop(name) for name in READING_ORDER if name in paths]
+    return listed + [paths[name] for name in sorted(paths)]
 
 
 def environment(source):
-    """The variables under which a notebook runs, on the digits named by `source`."""
+    """Return the variables under which a notebook runs, on the digits named by `source`."""
     warnings = [w for w in (os.environ.get("PYTHONWARNINGS"), QUIET) if w]
     return os.environ | {
         "MULTILABEL_MNIST_SOURCE": source,
@@ -34,79 +84,73 @@ def environment(source):
 
 
 def headings(source):
-    """The headings of a markdown cell, without those inside code fences."""
-    found, fenced = [], False
+    """Return the headings of a markdown cell, without those inside code fences."""
+    found = []
+    fenced = False
     for line in source.splitlines():
         if line.lstrip().startswith("```"):
             fenced = not fenced
-        elif not fenced and (m := _heading.match(line)):
-            found.append(m[1])
+        elif not fenced and (match := _heading.match(line)):
+            found.append(match[1])
     return found
 
 
+def _all_headings(cells):
+    return [h for c in cells if c.cell_type == "markdown" for h in headings(c.source)]
+
+
 def heading_above(nb, index):
-    """The nearest heading above the cell at `index`."""
-    above = [h for c in nb.cells[:index] if c.cell_type == "markdown" for h in headings(c.source)]
+    """Return the nearest heading above the cell at `index`."""
+    above = _all_headings(nb.cells[:index])
     return above[-1] if above else "(no heading above)"
 
 
 def title(nb, default):
-    """The notebook's first heading, without markup."""
-    found = [h for c in nb.cells if c.cell_type == "markdown" for h in headings(c.source)]
+    """Return the notebook's first heading, without markup."""
+    found = _all_headings(nb.cells)
     return re.sub(r"[`*]", "", found[0]) if found else default
 
 
-def split_directives(source):
-    """The directives at the top of a code cell as a dict, and the code without them."""
-    lines, found = source.splitlines(), {}
-    while lines and (m := _directive.match(lines[0])):
-        found[m[1]] = m[2].strip()
-        lines.pop(0)
-    return found, "\n".join(lines).strip("\n")
+def split_directives(cell):
+    """Return nbdev's directives of a code cell as a dict, where true is "", and the other code."""
+    cell = NbCell(0, {"cell_type": "code", "source": cell.source})
+    directives = cell.directives
+    cell.remove_directives()
+    return directives, cell.source.strip("\n")
 
 
-def is_check(source):
-    """Does this code cell test something: an assert, a test_* call, assert_close or expect_fail?"""
-    try:
-        tree = ast.parse(TransformerManager().transform_cell(source))
-    except SyntaxError:
-        return False
-    nodes = [tree]
-    while nodes:
-        node = nodes.pop()
-        if isinstance(node, ast.Assert):
-            return True
-        if isinstance(node, ast.Call):
-            name = getattr(node.func, "attr", getattr(node.func, "id", ""))
-            if name.startswith(("test_", "assert_")) or name == "expect_fail":
-                return True
-        if not isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Lambda)):
-            nodes.extend(ast.iter_child_nodes(node))
-    return False
-
-
-def checks(nb):
-    """The indices of the code cells that test something."""
-    return [i for i, c in enumerate(nb.cells) if c.cell_type == "code" and is_check(c.source)]
+def _tags(directives):
+    """Return what the directives of a cell mean for its reader, as tags."""
+    tags = {
+        "hidden": "hide" in directives or directives.get("include") == "false",
+        "folded": directives.get("code-fold") == "",
+        "exported": not directives.keys().isdisjoint({"export", "exports"}),
+        "no-input": "hide_input" in directives or directives.get("echo") == "false",
+        "no-output": "hide_output" in directives or directives.get("output") == "false",
+    }
+    return [tag for tag, holds in tags.items() if holds]
 
 
 def reader_view(nb):
-    """A copy as a reader sees it: no directives, nothing that they hide; tags say what is folded and exported."""
+    """Return a copy as a reader sees it: without directives, and without what they hide.
+
+    Tags say which cells are folded and exported.
+    """
     nb = copy.deepcopy(nb)
     nb.metadata["language_info"] = {"name": "python"}  # nbdev-clean drops it, code fences want it
-    kept = []
     for cell in nb.cells:
-        found, code = split_directives(cell.source) if cell.cell_type == "code" else ({}, cell.source)
-        if "hide" in found or found.get("include") == "false" or not code.strip():
+        cell.metadata = nbformat.NotebookNode()
+        if cell.cell_type != "code":
             continue
-        tags = ["folded"] * (found.get("code-fold") == "true") + ["exported"] * bool({"export", "exports"} & set(found))
-        cell.source, cell.metadata = code, nbformat.from_dict({"tags": tags} if tags else {})
-        if found.get("echo") == "false" or "hide_input" in found:
-            cell.metadata["transient"] = {"remove_source": True}
-        if found.get("output") == "false" or "hide_output" in found:
-            cell.outputs = []
-        if cell.cell_type == "code":
-            cell.execution_count = None
-        kept.append(cell)
-    nb.cells = kept
+        directives, cell.source = split_directives(cell)
+        cell.execution_count = None
+        if tags := _tags(directives):
+            cell.metadata["tags"] = tags
+    obey = TagRemovePreprocessor(
+        remove_cell_tags={"hidden"},
+        remove_input_tags={"no-input"},
+        remove_all_outputs_tags={"no-output"},
+    )
+    nb, _ = obey.preprocess(nb, {})
+    nb, _ = RegexRemovePreprocessor(patterns=[r"\s*\Z"]).preprocess(nb, {})
     return nb

@@ -1,51 +1,60 @@
-"""What a saved output keeps: tables, pictures and text; no progress bars, no twins, no counts, nothing empty."""
+"""What a saved output keeps: tables, pictures and text.
+
+Streams are joined by nbconvert. What it has no preprocessor for is here: progress bars, the plain
+twin of an HTML table, and displays that show nothing.
+"""
+
 import re
+
+from nbconvert.preprocessors import CoalesceStreamsPreprocessor
+
+WIDGET = "application/vnd.jupyter.widget-view+json"
 
 _bar = re.compile(r"\d+%\|.*\||\d+it \[.*\]")
 _progress = re.compile(r"<progress[^>]*>\s*</progress>[^<]*")
 _nothing = re.compile(r"<style.*?</style>|<!--.*?-->|</?div[^>]*>|\s+", re.S)
 
 
-def _lines(text):
-    """Text as a terminal would leave it: each line after its last carriage return, progress bars dropped."""
-    lines = text.replace("\r\n", "\n").split("\n")
-    return "\n".join(last for line in lines if not _bar.search(last := line.rsplit("\r", 1)[-1]))
+def _without_bars(text):
+    """Return the text of a stream without progress bars and leftover carriage returns."""
+    lines = [line for line in text.replace("\r", "").split("\n") if not _bar.search(line)]
+    return "\n".join(lines)
 
 
 def _data(data):
-    """A display's data without bars and twins; empty when nothing is left to show."""
-    if "application/vnd.jupyter.widget-view+json" in data:
+    """Return a display's data without bars and twins; empty when nothing is left to show."""
+    if WIDGET in data:
         return {}
     if "text/html" not in data:
         return data
     html = _progress.sub("", data["text/html"])
     if not _nothing.sub("", html):
         return {}
-    twin = ["text/markdown"] + ["text/plain"] * data.get("text/plain", "").startswith("<")
-    return {k: v for k, v in data.items() if k not in twin} | {"text/html": html}
+    kept = {kind: value for kind, value in data.items() if kind != "text/markdown"}
+    if kept.get("text/plain", "").startswith("<"):
+        del kept["text/plain"]
+    return kept | {"text/html": html}
+
+
+def _tidy_output(out):
+    """Tidy one output in place; return False if nothing is left of it."""
+    if out.output_type == "stream":
+        out.text = _without_bars(out.text)
+        return bool(out.text.strip())
+    if out.output_type in ("display_data", "execute_result"):
+        out.data = type(out.data)(_data(out.data))
+        out.metadata = type(out.metadata)()
+        return bool(out.data)
+    return True
 
 
 def tidy(nb):
-    """Tidies all outputs of `nb` in place and returns it."""
+    """Tidy all outputs of `nb` in place and return it."""
+    # Joined twice: first so that a bar is seen whole, then because what was dropped stood between.
+    join = CoalesceStreamsPreprocessor()
+    join.preprocess(nb, {})
     for cell in nb.cells:
-        cell.metadata.pop("execution", None)
-        if cell.cell_type != "code":
-            continue
-        cell.execution_count, kept = None, []
-        for out in cell.outputs:
-            if out.output_type == "stream":
-                if kept and kept[-1].output_type == "stream" and kept[-1].name == out.name:
-                    kept[-1].text += out.text
-                    continue
-            elif out.output_type in ("display_data", "execute_result"):
-                out.data, out.metadata = type(out.data)(_data(out.data)), type(out.metadata)()
-                if not out.data:
-                    continue
-                if "execution_count" in out:
-                    out.execution_count = None
-            kept.append(out)
-        for out in kept:
-            if out.output_type == "stream":
-                out.text = _lines(out.text)
-        cell.outputs = [o for o in kept if o.output_type != "stream" or o.text.strip()]
+        if cell.cell_type == "code":
+            cell.outputs = [out for out in cell.outputs if _tidy_output(out)]
+    join.preprocess(nb, {})
     return nb

@@ -1,18 +1,27 @@
 """Puts the outputs of a run into the notebooks, and cleans these."""
+
 import nbformat
 from nbdev.clean import nbdev_clean
 
+from .files import beside
+
 
 def changed(nb, path):
-    """Was the notebook at `path` edited since `nb`, its executed copy, was read?"""
-    return [c.source for c in nbformat.read(path, 4).cells] != [c.source for c in nb.cells]
+    """Say whether the notebook at `path` was edited since `nb`, its executed copy, was read."""
+    now = [cell.source for cell in nbformat.read(path, 4).cells]
+    return now != [cell.source for cell in nb.cells]
 
 
 def save(executed):
-    """Writes each executed notebook of a {path: notebook} over its own file; says which were left as they are."""
+    """Write each executed notebook of {path: notebook} over its own file, cleaned.
+
+    Return the paths that were left alone because they were edited meanwhile.
+    """
     left = [path for path, nb in executed.items() if changed(nb, path)]
     for path, nb in executed.items():
-        if path not in left:
-            nbformat.write(nb, path)
-            nbdev_clean(fname=str(path))
+        if path in left:
+            continue
+        with beside(path) as new:
+            nbformat.write(nb, new)
+            nbdev_clean(fname=str(new))
     return left

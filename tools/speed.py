@@ -1,24 +1,36 @@
-"""Puts the table of the last `make bench` on MNIST into nbs/index.ipynb: `python -m tools.speed`."""
+"""Puts the table of the last `make bench` on MNIST into the index: `python -m tools.speed`."""
+
 import json
 
 import nbformat
 
+from benchmarks.__main__ import PARTS
+
+from .files import write_whole
 from .notebooks import NBS, ROOT
 
 MARK = "<!-- what follows is written by `make speed` -->\n"
 
 
 def main(bench=ROOT / "_build" / "bench", index=NBS / "index.ipynb"):
+    """Replace what stands below MARK in `index` by the table in the folder `bench`."""
     try:
         about = json.loads((bench / "results.json").read_text())
     except OSError:
-        raise SystemExit(f"there is no {bench.name}/results.json yet: call make bench first") from None
-    if about["quick"] or about["digits"] != "MNIST" or len(about["parts"]) < 5:
-        raise SystemExit("the last make bench was a quick one, one of some parts only, or not on MNIST: its figures are not for the page")
+        message = f"there is no {bench.name}/results.json yet: call make bench first"
+        raise SystemExit(message) from None
+    whole = about["parts"].keys() >= PARTS.keys()
+    if about["quick"] or about["digits"] != "MNIST" or not whole:
+        raise SystemExit(
+            "the last make bench was a quick one, one of some parts only, or not on MNIST: "
+            "its figures are not for the page"
+        )
+    table = (bench / "bench.md").read_text(encoding="utf-8").strip()
     nb = nbformat.read(index, 4)
-    cell, = (c for c in nb.cells if MARK in c.source)
-    cell.source = cell.source.partition(MARK)[0] + MARK + "\n" + (bench / "bench.md").read_text(encoding="utf-8").strip()
-    nbformat.write(nb, index)
+    (cell,) = (c for c in nb.cells if MARK in c.source)
+    before, _, _ = cell.source.partition(MARK)
+    cell.source = f"{before}{MARK}\n{table}"
+    write_whole(index, nbformat.writes(nb) + "\n")
 
 
 if __name__ == "__main__":

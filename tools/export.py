@@ -1,0 +1,27 @@
+"""Writes the modules of multilabel_mnist/ from the notebooks: `python -m tools.export`."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+from .notebooks import ROOT
+
+
+def command(name, *words, root):
+    """Run a command that is installed beside this Python."""
+    program = Path(sys.executable).with_name(name)
+    done = subprocess.run([program, *words], cwd=root, capture_output=True, text=True)
+    if done.returncode:
+        sys.exit(f"{name} failed:\n{done.stdout}{done.stderr}")
+
+
+def main(root=ROOT):
+    """Export the notebooks below `root`, and format what nbdev wrote, whose `__all__` is wide."""
+    # The reference chapters first, so that a lesson may add to a module that one of them begins.
+    command("nbdev-export", "--path", "nbs/reference", root=root)
+    command("nbdev-export", "--path", "nbs", "--skip_folder_re", "^[_.]|^reference$", root=root)
+    command("ruff", "format", "--quiet", "multilabel_mnist", root=root)
+
+
+if __name__ == "__main__":
+    main()
