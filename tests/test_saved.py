@@ -13,9 +13,8 @@ from conftest import ROOT, run, script
 from tools.outputs import WIDGET
 
 LARGEST = 400_000  # bytes
-MACHINE = [
-    re.escape(str(p)) for p in {ROOT, Path.home(), Path(tempfile.gettempdir())} if len(str(p)) > 1
-]
+FOLDERS = {str(p) for p in (ROOT, Path.home(), Path(tempfile.gettempdir()))}
+MACHINE = [re.escape(p) for p in FOLDERS if len(p) > 1]
 FORBIDDEN = {
     "an absolute path": "|".join(
         [
