@@ -108,7 +108,7 @@ class BCEOneHotLossFlat(BCEWithLogitsLossFlat):
         return super().__call__(inp, targets, **kwargs)
 
 
-# %% ../nbs/reference/convert.ipynb #63b1ea15
+# %% ../nbs/reference/convert.ipynb #0b7367ca
 def _check_loaders(dls) -> None:
     """Raise a TypeError or ValueError unless `dls` are DataLoaders over fastai's Datasets."""
     if not isinstance(dls, DataLoaders):
@@ -127,6 +127,7 @@ def _check_loaders(dls) -> None:
         raise ValueError(f"expected items with exactly one target, got {n_targets} targets")
 
 
+# %% ../nbs/reference/convert.ipynb #878c63fa
 def _find_categorize(dls: DataLoaders) -> int:
     """Return the position, in the target's pipeline, of the step that turns labels into numbers."""
     steps = dls.train.dataset.tls[-1].tfms.fs
@@ -140,6 +141,7 @@ def _find_categorize(dls: DataLoaders) -> int:
     )
 
 
+# %% ../nbs/reference/convert.ipynb #617e01f9
 def _makes_targets(step: Categorize) -> bool:
     """Say whether a step of the target's pipeline belongs to multi-label data."""
     return isinstance(step, (MultiCategorize, EncodedMultiCategorize))
@@ -158,7 +160,7 @@ def _check_kind(
         raise ValueError(f"expected {expected} DataLoaders, these are {kind} already")
 
 
-# %% ../nbs/reference/convert.ipynb #1a46c99e
+# %% ../nbs/reference/convert.ipynb #9a92b286
 def _multilabel_steps(categorize: Categorize) -> list[Transform]:
     """Return the steps from one label to a target, for the same vocab in the same order."""
     vocab = list(categorize.vocab)
@@ -169,6 +171,7 @@ def _multilabel_steps(categorize: Categorize) -> list[Transform]:
     ]
 
 
+# %% ../nbs/reference/convert.ipynb #0c6db967
 class _OnlyLabel:
     """Return the one label of an item; ValueError if it has none or several."""
 
@@ -196,6 +199,7 @@ class _OnlyLabel:
         return [label for label, value in zip(self.vocab, o, strict=True) if value == 1]
 
 
+# %% ../nbs/reference/convert.ipynb #2374377d
 def _multiclass_steps(categorize: Categorize) -> list[Transform]:
     """Return the steps from one label, in a list or a target, to its class index."""
     if not _makes_targets(categorize):
@@ -206,7 +210,7 @@ def _multiclass_steps(categorize: Categorize) -> list[Transform]:
     return [Transform(_OnlyLabel(vocab), order=1), to_index]
 
 
-# %% ../nbs/reference/convert.ipynb #ceda16db
+# %% ../nbs/reference/convert.ipynb #4ed23b29
 @dataclass
 class _NewTarget:
     """Hold what changes in the target's pipeline."""
@@ -215,7 +219,7 @@ class _NewTarget:
     steps: Callable  # from that step to the list of steps that replace it
     type: type  # of the target: TensorCategory or TensorMultiCategory
 
-    def replace(self, fs: list) -> list:
+    def apply(self, fs: list) -> list:
         """Return the pipeline's steps after the change."""
         before = fs[: self.position]
         after = [f for f in fs[self.position + 1 :] if not isinstance(f, OneHotEncode)]
@@ -231,7 +235,7 @@ def _copy_pipeline(
     fs = [deepcopy(f, memo) for f in tfmd_lists.tfms.fs]
     types = list(tfmd_lists.types or [])
     if new_target is not None:
-        fs = new_target.replace(fs)
+        fs = new_target.apply(fs)
         types = [*types[: new_target.position + 1], new_target.type]
     return TfmdLists(
         copy(tfmd_lists.items),
@@ -244,6 +248,7 @@ def _copy_pipeline(
     )
 
 
+# %% ../nbs/reference/convert.ipynb #fa430cda
 def _copy_dataset(dataset: Datasets, memo: dict, new_target: _NewTarget) -> Datasets:
     """Copy a dataset with its target's pipeline replaced, and keep its other attributes."""
     *inputs, target = dataset.tls
@@ -256,6 +261,7 @@ def _copy_dataset(dataset: Datasets, memo: dict, new_target: _NewTarget) -> Data
     return new
 
 
+# %% ../nbs/reference/convert.ipynb #017f630a
 def _copy_loader(dl: TfmdDL, memo: dict, new_target: _NewTarget) -> TfmdDL:
     """Copy a loader over a changed copy of its dataset: same batches, same order, other targets."""
     memo[id(dl.dataset)] = _copy_dataset(dl.dataset, memo, new_target)
@@ -286,12 +292,32 @@ def _convert_loaders(
     return new
 
 
-# %% ../nbs/reference/convert.ipynb #c9d45a69
+# %% ../nbs/reference/convert.ipynb #e6d36460
 _MULTILABEL_METRICS = {
     accuracy: (exact_match, accuracy_multi),
     error_rate: (exact_match, accuracy_multi),
 }
 _MULTICLASS_METRICS = {exact_match: (accuracy,), accuracy_multi: (accuracy,)}
+
+
+def _metric_func(metric):
+    """Return the function that a metric computes, such as `accuracy`, or None."""
+    func = getattr(metric, "func", None)
+    return getattr(func, "func", func)  # the one inside a partial
+
+
+# %% ../nbs/reference/convert.ipynb #a2941d0a
+def _made_up_batch(
+    n_classes: int,  # C
+    multilabel: bool,
+) -> tuple[Tensor, Tensor]:  # predictions (C + 3, C), and targets (C + 3, C) or labels (C + 3,)
+    """Make predictions and targets in which each class occurs."""
+    n = n_classes + 3  # more images than classes, so the shapes cannot be confused
+    targ = TensorCategory(torch.arange(n) % n_classes)
+    if multilabel:
+        targ = OneHot(n_classes)(targ)
+    own = torch.Generator().manual_seed(42)  # a conversion must not change what training draws
+    return torch.randn(n, n_classes, generator=own), targ
 
 
 def _works(metric, pred: Tensor, targ: Tensor) -> bool:
@@ -310,24 +336,7 @@ def _works(metric, pred: Tensor, targ: Tensor) -> bool:
     return True
 
 
-def _made_up_batch(
-    n_classes: int,  # C
-    multilabel: bool,
-) -> tuple[Tensor, Tensor]:  # predictions (C + 3, C), and targets (C + 3, C) or labels (C + 3,)
-    """Make predictions and targets in which each class occurs."""
-    n = n_classes + 3  # more images than classes, so the shapes cannot be confused
-    targ = TensorCategory(torch.arange(n) % n_classes)
-    if multilabel:
-        targ = OneHot(n_classes)(targ)
-    return torch.randn(n, n_classes), targ
-
-
-def _metric_func(metric):
-    """Return the function that a metric computes, such as `accuracy`, or None."""
-    func = getattr(metric, "func", None)
-    return getattr(func, "func", func)  # the one inside a partial
-
-
+# %% ../nbs/reference/convert.ipynb #1d2ff337
 def _translate_metrics(
     metrics,  # fastai's, of the learner to convert
     table: dict,  # from a function to the functions that replace it
@@ -347,7 +356,7 @@ def _translate_metrics(
     return kept, dropped
 
 
-# %% ../nbs/reference/convert.ipynb #032bc8c6
+# %% ../nbs/reference/convert.ipynb #339e39ee
 def _is_plain(loss_func) -> bool:
     """Say whether a loss is cross-entropy or BCE without weights or label smoothing."""
     func = getattr(loss_func, "func", loss_func)  # fastai's flat losses hold torch's
@@ -375,7 +384,7 @@ def _convert_loss(
     return loss_class(), warning
 
 
-# %% ../nbs/reference/convert.ipynb #b983920f
+# %% ../nbs/reference/convert.ipynb #cc2c0288
 def _copy_model(model: nn.Module) -> nn.Module:
     """Copy a model so that it shares no weights with the original."""
     memo = {}
@@ -386,6 +395,7 @@ def _copy_model(model: nn.Module) -> nn.Module:
     return deepcopy(model, memo)
 
 
+# %% ../nbs/reference/convert.ipynb #93ffc66e
 def _copy_callback(callback, memo: dict):
     """Copy a callback; those that every Learner gets are made anew."""
     if type(callback) in defaults.callbacks:
@@ -403,6 +413,7 @@ def _check_optimizer(learn: Learner) -> None:
         )
 
 
+# %% ../nbs/reference/convert.ipynb #ef380fbd
 def _convert_learner(
     learn: Learner,
     dls: DataLoaders,  # converted ones
@@ -432,7 +443,7 @@ def _convert_learner(
     return new
 
 
-# %% ../nbs/reference/convert.ipynb #06d79313
+# %% ../nbs/reference/convert.ipynb #9a03876a
 def to_multilabel(
     o: DataLoaders | Learner,  # multi-class: labels (N,)
 ) -> DataLoaders | Learner:  # multi-label: targets (N, C)
@@ -449,6 +460,7 @@ def to_multilabel(
     return _convert_loaders(o, "multi-class", _multilabel_steps, TensorMultiCategory)
 
 
+# %% ../nbs/reference/convert.ipynb #c7799802
 def _check_every_item(dls: DataLoaders) -> None:
     """Run each item through the new target's pipeline, which raises if it has no single label."""
     for dl in dls.loaders:

@@ -293,8 +293,10 @@ def either(inp, targ):
 
 def test_metrics_are_translated_tried_or_dropped(dls):
     learn = Learner(dls, linear(), metrics=[accuracy, error_rate, fussy, either])
+    state = torch.get_rng_state()
     with pytest.warns(UserWarning, match="dropped metrics that cannot read the new") as caught:
         multi = to_multilabel(learn)
+    assert torch.equal(torch.get_rng_state(), state), "the next random numbers are the same"
     assert [m.name for m in multi.metrics] == ["exact_match", "accuracy_multi", "either"]
     assert str(caught[0].message).endswith("targets: fussy")
     assert caught[0].filename == __file__, "the warning points at the line that called"
