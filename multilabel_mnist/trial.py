@@ -23,7 +23,10 @@ from torch import Tensor, nn
 # %% ../nbs/reference/trial.ipynb #d0000006
 def _copy_tensor(o: Tensor, device) -> Tensor:
     """Copy a tensor as a plain one, cut from its graph, that requires a gradient if `o` does."""
-    return o.detach().as_subclass(Tensor).to(device=device).requires_grad_(o.requires_grad).clone()
+    plain = o.detach().as_subclass(Tensor)
+    if plain.is_meta:  # it has a shape and no numbers, so zeros stand in for them
+        return torch.zeros_like(plain, device="cpu")
+    return plain.to(device=device).requires_grad_(o.requires_grad).clone()
 
 
 def copy_data(
@@ -69,11 +72,26 @@ def copy_loss(
         keywords = {k: _copy_setting(v, device) for k, v in loss_func.keywords.items()}
         return partial(copy_loss(loss_func.func, device), *args, **keywords)
     if isinstance(loss_func, nn.Module):
-        return _copy_or_itself(loss_func).to(device=device)
+        return _copy_module(loss_func, device)
     new = copy.copy(loss_func)
     if isinstance(getattr(loss_func, "func", None), nn.Module):  # fastai's flattened losses
         new.func = copy_loss(loss_func.func, device)
     return new
+
+
+def _copy_module(module: nn.Module, device) -> nn.Module:
+    """Copy a module, also one that keeps a tensor in the middle of a graph; move the copy."""
+    copies = {}
+    for part in module.modules():
+        for value in vars(part).values():
+            if isinstance(value, Tensor) and not value.is_leaf:
+                copies[id(value)] = _copy_tensor(value, device)
+    try:
+        new = copy.deepcopy(module, copies)
+    except Exception:  # deepcopy runs the object's own code, which may raise anything
+        return module
+    has_no_numbers = any(t.is_meta for t in [*new.parameters(), *new.buffers()])
+    return new if has_no_numbers else new.to(device=device)
 
 
 def _copy_setting(o, device):
