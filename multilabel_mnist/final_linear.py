@@ -12,7 +12,7 @@ __all__ = [
     "final_linear",
 ]
 
-# %% ../nbs/reference/final_linear.ipynb #4f79c41c
+# %% ../nbs/reference/final_linear.ipynb #0d0bd036
 import random
 import warnings
 from collections.abc import Iterator
@@ -26,7 +26,7 @@ from torch.nn.parameter import is_lazy
 
 from .checks import describe, is_fastai
 
-# %% ../nbs/reference/final_linear.ipynb #5d9c9623
+# %% ../nbs/reference/final_linear.ipynb #46989e82
 CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
 
 
@@ -47,7 +47,7 @@ def has_weight_matrix(module: nn.Module) -> bool:
     return any(is_lazy(p) or p.ndim > 1 for p in module.parameters())
 
 
-# %% ../nbs/reference/final_linear.ipynb #3fadb8e9
+# %% ../nbs/reference/final_linear.ipynb #aaa9da88
 def _is_listed_whole(module: nn.Module) -> bool:
     """Say whether `list_layers` lists a module as one layer."""
     if _is_single_layer(module) or not module._modules:
@@ -67,7 +67,7 @@ def list_layers(
         yield from list_layers(child, f"{name}.{child_name}" if name else child_name)
 
 
-# %% ../nbs/reference/final_linear.ipynb #f9f652ca
+# %% ../nbs/reference/final_linear.ipynb #4ff634d3
 @contextmanager
 def preserve_random_state(
     model: nn.Module,  # the states of the GPUs that hold its weights are kept, too
@@ -88,7 +88,7 @@ def preserve_random_state(
         np.random.set_state(numpy_state)
 
 
-# %% ../nbs/reference/final_linear.ipynb #e8aef3e6
+# %% ../nbs/reference/final_linear.ipynb #7fe09ad5
 def _copy_attribute(name: str, value):
     """Return what a hollow copy holds under `name`: containers of its own, but without hooks."""
     if name.endswith("_hooks"):
@@ -116,7 +116,7 @@ def _hollow_copy(
     return hollow
 
 
-# %% ../nbs/reference/final_linear.ipynb #db6d840e
+# %% ../nbs/reference/final_linear.ipynb #a5273054
 class _DataFlowTracer(fx.Tracer):
     """A tracer for which a module that cannot be followed is one step."""
 
@@ -141,7 +141,7 @@ def _trace(hollow: nn.Module) -> fx.Graph | None:
         return None
 
 
-# %% ../nbs/reference/final_linear.ipynb #f3a50176
+# %% ../nbs/reference/final_linear.ipynb #1d072b18
 def _reads_metadata(node: fx.Node) -> bool:
     """Say whether a step asks for a shape, a type or a device and not for values."""
     if node.op == "call_method":
@@ -177,7 +177,7 @@ def _walk_back(output: fx.Node, modules: dict, parameters: dict) -> set[str]:
     return found
 
 
-# %% ../nbs/reference/final_linear.ipynb #dd89d90d
+# %% ../nbs/reference/final_linear.ipynb #d1e6661d
 def _find_output_sources(model: nn.Module) -> list[str] | None:
     """Return the layers and weights that the output comes from directly, or None if unknown.
 
@@ -197,7 +197,7 @@ def _find_output_sources(model: nn.Module) -> list[str] | None:
     return [name for name in [*modules, *parameters] if name in found]
 
 
-# %% ../nbs/reference/final_linear.ipynb #d538415c
+# %% ../nbs/reference/final_linear.ipynb #cec1969e
 def _may_be_last_too(
     name: str,
     layer: nn.Linear,
@@ -230,7 +230,7 @@ def _read_from_list(model: nn.Module) -> list[str]:
     return names
 
 
-# %% ../nbs/reference/final_linear.ipynb #080660a6
+# %% ../nbs/reference/final_linear.ipynb #85996b44
 def _read_unfollowed_part(
     model: nn.Module,
     name: str,  # of a layer, of a weight or of a module that could not be followed
@@ -244,7 +244,7 @@ def _read_unfollowed_part(
     ]
 
 
-# %% ../nbs/reference/final_linear.ipynb #64b83c5a
+# %% ../nbs/reference/final_linear.ipynb #ad191844
 def _ask_for_classifier(model: nn.Module) -> list[str]:
     """Return the names of the nn.Linear that `get_classifier()` returns, if there is one."""
     get_classifier = getattr(model, "get_classifier", None)
@@ -262,7 +262,7 @@ def _ask_for_classifier(model: nn.Module) -> list[str]:
     ]
 
 
-# %% ../nbs/reference/final_linear.ipynb #2e0cb1fa
+# %% ../nbs/reference/final_linear.ipynb #b24f002d
 def unwrap(
     model: nn.Module,
 ) -> tuple[str, nn.Module]:  # what to put before the names of its layers, and the model
@@ -279,7 +279,7 @@ def unwrap(
         model = getattr(model, attribute)
 
 
-# %% ../nbs/reference/final_linear.ipynb #1feb127c
+# %% ../nbs/reference/final_linear.ipynb #6cc69216
 def _find_candidates(model: nn.Module) -> list[str]:
     """Return the names of all layers that may make the output."""
     named = _ask_for_classifier(model)
@@ -305,7 +305,7 @@ def _check_model(o) -> nn.Module:
     raise TypeError(f"expected an nn.Module or a fastai Learner, got {describe(o)}; pass the model")
 
 
-# %% ../nbs/reference/final_linear.ipynb #88139f86
+# %% ../nbs/reference/final_linear.ipynb #46fa63bc
 def _several_layers(model: nn.Module, names: list[str]) -> ValueError:
     """Return the error for a model with several last layers."""
     shown = ", ".join(repr(name) for name in names[:4])
@@ -321,7 +321,11 @@ def _several_layers(model: nn.Module, names: list[str]) -> ValueError:
 
 def _no_linear_layer(model: nn.Module, names: list[str]) -> ValueError:
     """Return the error for a model whose output comes from something else than an nn.Linear."""
-    source = repr(names[0]) if names else "no weights at all"
+    source = "no weights at all"
+    if names:
+        module = dict(model.named_modules()).get(names[0])
+        kind = "a weight" if module is None else type(module).__name__
+        source = f"{names[0]!r} ({kind})"
     return ValueError(
         f"expected {type(model).__name__} to end in an nn.Linear, got an output that comes from "
         f"{source}; replace that layer by hand, or let the model end in nn.Flatten() and "
@@ -329,7 +333,7 @@ def _no_linear_layer(model: nn.Module, names: list[str]) -> ValueError:
     )
 
 
-# %% ../nbs/reference/final_linear.ipynb #edec3aeb
+# %% ../nbs/reference/final_linear.ipynb #c47cde71
 def final_linear(
     model: nn.Module,  # any model that ends in one linear layer, or a fastai Learner with one
 ) -> tuple[str, nn.Linear]:  # its name for `model.get_submodule`, and the layer
