@@ -172,7 +172,7 @@ class PixelsToFloat(IntToFloatTensor):
 
 
 class NormalizePixels(Normalize):
-    """Subtract the mean and divide by the deviation, as `Normalize` does, but faster."""
+    """Normalize by mean and standard deviation, as `Normalize` does, but faster."""
 
     def __call__(self, batch, **kwargs):
         """Transform a batch."""
