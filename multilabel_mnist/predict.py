@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ["SPLITS", "sigmoid_preds"]
 
-# %% ../nbs/reference/predict.ipynb #9376a8b3
+# %% ../nbs/reference/predict.ipynb #294ef41c
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -33,7 +33,7 @@ from .losses import loss_kind, read_loss
 from .pixels import grey_image
 
 
-# %% ../nbs/reference/predict.ipynb #1ccfae04
+# %% ../nbs/reference/predict.ipynb #9ff8d530
 class _ImageBatches:
     """Serve gray images to `PixelDL` in whole batches; files are read when they are needed."""
 
@@ -70,7 +70,7 @@ class _ImageBatches:
         return (TensorImageBW(torch.from_numpy(pixels)[:, None]),)
 
 
-# %% ../nbs/reference/predict.ipynb #2484ec26
+# %% ../nbs/reference/predict.ipynb #46568da1
 def _image_class(dataset) -> type | None:
     """Return the class that a dataset opens images with; None if its items are not images."""
     types = (dataset.tls[0].types or ()) if isinstance(dataset, Datasets) else ()
@@ -112,7 +112,7 @@ def _check_image(
     return image_class.create(item.convert(image_class._open_args["mode"]))
 
 
-# %% ../nbs/reference/predict.ipynb #651c824c
+# %% ../nbs/reference/predict.ipynb #8582c68f
 def _is_single(items, holds_images: bool) -> bool:
     """Say whether `items` is one item, and not a collection of them."""
     if isinstance(items, (str, Path, Image.Image)):
@@ -142,7 +142,7 @@ def _as_pixel_array(items, size: tuple) -> np.ndarray | None:
     return items if items.shape[1:] == tuple(size) else None
 
 
-# %% ../nbs/reference/predict.ipynb #2cac2616
+# %% ../nbs/reference/predict.ipynb #b87f3f22
 def _pixel_resize(dl) -> Resize | None:
     """Return the resize of a loader that takes whole batches; None for any other loader."""
     if not isinstance(dl, PixelDL):
@@ -185,7 +185,7 @@ def _loader_of_items(
     return dls.test_dl(inputs), list(items)
 
 
-# %% ../nbs/reference/predict.ipynb #953be9b7
+# %% ../nbs/reference/predict.ipynb #6629e64a
 SPLITS = ("train", "valid", "test")
 
 
@@ -214,7 +214,7 @@ def _loader_of_split(
     return dl, None if items is None else list(items)
 
 
-# %% ../nbs/reference/predict.ipynb #05c5ef5f
+# %% ../nbs/reference/predict.ipynb #d1a78919
 class _HideTargets(Callback):
     """Keep targets from the loss, which they may not fit, and hand them to what comes after."""
 
@@ -245,7 +245,7 @@ def _restored(learn: Learner) -> Iterator[None]:
             layer.training = training
 
 
-# %% ../nbs/reference/predict.ipynb #352304ef
+# %% ../nbs/reference/predict.ipynb #d0ea353f
 _CPU_BATCH_SIZE = 256
 _STANDARD_CALLBACKS = (TrainEvalCallback, Recorder, CastToTensor, ProgressCallback)
 
@@ -263,13 +263,13 @@ def _bare_forward_pass(
     is_on_cpu = dl.device in (None, torch.device("cpu"))
     bs = min(dl.bs, _CPU_BATCH_SIZE) if is_on_cpu else dl.bs
     in_order = dl.new(shuffle=False, drop_last=False, bs=bs)
-    weight = next(learn.model.parameters(), torch.empty(0))
+    device = next(learn.model.parameters(), torch.empty(0)).device
     outputs = []
     targets = []
     learn.model.eval()
     with torch.no_grad():
         for images, *rest in in_order:
-            images = torch.as_subclass(images, Tensor).to(weight.device)
+            images = torch.as_subclass(images, Tensor).to(device)
             outputs.append(to_detach(learn.model(images)))
             targets += [to_detach(targs) for targs in rest[:1]]
     return to_concat(outputs), to_concat(targets) if targets else None
@@ -305,7 +305,7 @@ def _outputs(
         ) from e
 
 
-# %% ../nbs/reference/predict.ipynb #1d953f0f
+# %% ../nbs/reference/predict.ipynb #97c38b26
 _TRAINS_SOFTMAX = ("softmax", "nll", "soft-targets", "divergence")
 _TRAINS_SIGMOIDS = ("sigmoid", "probs")
 
@@ -336,7 +336,7 @@ def _class_names(dls: DataLoaders, n_classes: int) -> list | None:
     return vocab if len(vocab) == n_classes else None
 
 
-# %% ../nbs/reference/predict.ipynb #121db914
+# %% ../nbs/reference/predict.ipynb #23bf655c
 def sigmoid_preds(
     learn: Learner,  # its model returns (N, C)
     items=None,  # files, PIL images, uint8 (N, H, W), or what `learn.dls.test_dl` takes
