@@ -9,6 +9,7 @@ __all__ = [
     "shape_without_axis",
     "one_hot_targets",
     "reshape_targets",
+    "targets_like_prediction",
     "replace_loss",
     "replace_head",
     "lines",
@@ -61,6 +62,11 @@ def one_hot_targets(f: Facts, axis: int) -> str:
 def reshape_targets(shape) -> str:
     """Give the target a shape, written in numbers."""
     return f"targ = targ.reshape({show_shape(shape)})"
+
+
+def targets_like_prediction(f: Facts) -> str:
+    """Give the target the shape of the prediction, and numbers that a sigmoid or distance takes."""
+    return f"targ = {as_floats(f)}.reshape(pred.shape)"
 
 
 # %% ../../nbs/reference/mismatch_fixes.ipynb #af970b1a
