@@ -6,6 +6,14 @@
 __all__ = ["CAUSES", "find"]
 
 # %% ../../nbs/reference/mismatch_table.ipynb #39f4f3a1
+from multilabel_mnist.mismatch.axes import (
+    ClassAxis,
+    ExtraTargetAxis,
+    MaskChannels,
+    SameCountFlattened,
+    SilentBroadcast,
+    TrailingAxis,
+)
 from .cause import Finding, first_finding
 from .facts import Facts
 from multilabel_mnist.mismatch.targets import (
@@ -25,6 +33,12 @@ CAUSES = (
     MultiHotForSoftmax(),
     EmptyTarget(),
     SqueezedBatch(),
+    TrailingAxis(),
+    ExtraTargetAxis(),
+    ClassAxis(),
+    MaskChannels(),
+    SilentBroadcast(),
+    SameCountFlattened(),
 )
 
 
