@@ -108,7 +108,7 @@ class BCEOneHotLossFlat(BCEWithLogitsLossFlat):
         return super().__call__(inp, targets, **kwargs)
 
 
-# %% ../nbs/reference/convert.ipynb #0b7367ca
+# %% ../nbs/reference/convert.ipynb #e121833c
 def _check_loaders(dls) -> None:
     """Raise a TypeError or ValueError unless `dls` are DataLoaders over fastai's Datasets."""
     if not isinstance(dls, DataLoaders):
@@ -127,7 +127,7 @@ def _check_loaders(dls) -> None:
         raise ValueError(f"expected items with exactly one target, got {n_targets} targets")
 
 
-# %% ../nbs/reference/convert.ipynb #878c63fa
+# %% ../nbs/reference/convert.ipynb #bbcde918
 def _find_categorize(dls: DataLoaders) -> int:
     """Return the position, in the target's pipeline, of the step that turns labels into numbers."""
     steps = dls.train.dataset.tls[-1].tfms.fs
@@ -141,7 +141,7 @@ def _find_categorize(dls: DataLoaders) -> int:
     )
 
 
-# %% ../nbs/reference/convert.ipynb #617e01f9
+# %% ../nbs/reference/convert.ipynb #ddef71f3
 def _makes_targets(step: Categorize) -> bool:
     """Say whether a step of the target's pipeline belongs to multi-label data."""
     return isinstance(step, (MultiCategorize, EncodedMultiCategorize))
@@ -160,7 +160,7 @@ def _check_kind(
         raise ValueError(f"expected {expected} DataLoaders, these are {kind} already")
 
 
-# %% ../nbs/reference/convert.ipynb #9a92b286
+# %% ../nbs/reference/convert.ipynb #4cd25709
 def _multilabel_steps(categorize: Categorize) -> list[Transform]:
     """Return the steps from one label to a target, for the same vocab in the same order."""
     vocab = list(categorize.vocab)
@@ -171,7 +171,7 @@ def _multilabel_steps(categorize: Categorize) -> list[Transform]:
     ]
 
 
-# %% ../nbs/reference/convert.ipynb #0c6db967
+# %% ../nbs/reference/convert.ipynb #bf2698c7
 class _OnlyLabel:
     """Return the one label of an item; ValueError if it has none or several."""
 
@@ -199,7 +199,7 @@ class _OnlyLabel:
         return [label for label, value in zip(self.vocab, o, strict=True) if value == 1]
 
 
-# %% ../nbs/reference/convert.ipynb #2374377d
+# %% ../nbs/reference/convert.ipynb #9e821b5a
 def _multiclass_steps(categorize: Categorize) -> list[Transform]:
     """Return the steps from one label, in a list or a target, to its class index."""
     if not _makes_targets(categorize):
@@ -210,14 +210,14 @@ def _multiclass_steps(categorize: Categorize) -> list[Transform]:
     return [Transform(_OnlyLabel(vocab), order=1), to_index]
 
 
-# %% ../nbs/reference/convert.ipynb #4ed23b29
+# %% ../nbs/reference/convert.ipynb #407f4154
 @dataclass
 class _NewTarget:
     """Hold what changes in the target's pipeline."""
 
     position: int  # of the step that turns labels into numbers
     steps: Callable  # from that step to the list of steps that replace it
-    type: type  # of the target: TensorCategory or TensorMultiCategory
+    target_type: type  # TensorCategory or TensorMultiCategory
 
     def apply(self, fs: list) -> list:
         """Return the pipeline's steps after the change."""
@@ -236,7 +236,7 @@ def _copy_pipeline(
     types = list(tfmd_lists.types or [])
     if new_target is not None:
         fs = new_target.apply(fs)
-        types = [*types[: new_target.position + 1], new_target.type]
+        types = [*types[: new_target.position + 1], new_target.target_type]
     return TfmdLists(
         copy(tfmd_lists.items),
         fs,
@@ -248,7 +248,7 @@ def _copy_pipeline(
     )
 
 
-# %% ../nbs/reference/convert.ipynb #fa430cda
+# %% ../nbs/reference/convert.ipynb #fb4e6b41
 def _copy_dataset(dataset: Datasets, memo: dict, new_target: _NewTarget) -> Datasets:
     """Copy a dataset with its target's pipeline replaced, and keep its other attributes."""
     *inputs, target = dataset.tls
@@ -261,7 +261,7 @@ def _copy_dataset(dataset: Datasets, memo: dict, new_target: _NewTarget) -> Data
     return new
 
 
-# %% ../nbs/reference/convert.ipynb #017f630a
+# %% ../nbs/reference/convert.ipynb #2580610c
 def _copy_loader(dl: TfmdDL, memo: dict, new_target: _NewTarget) -> TfmdDL:
     """Copy a loader over a changed copy of its dataset: same batches, same order, other targets."""
     memo[id(dl.dataset)] = _copy_dataset(dl.dataset, memo, new_target)
@@ -271,7 +271,7 @@ def _copy_loader(dl: TfmdDL, memo: dict, new_target: _NewTarget) -> TfmdDL:
     new.after_batch.fs = L(f for f in new.after_batch.fs if not isinstance(f, OneHot))
     types = vars(dl).get("_types")  # what fastai has seen in a batch; the target's comes last
     if types:
-        new._types = {kind: [*parts[:-1], new_target.type] for kind, parts in types.items()}
+        new._types = {kind: [*parts[:-1], new_target.target_type] for kind, parts in types.items()}
     return new
 
 
@@ -292,7 +292,7 @@ def _convert_loaders(
     return new
 
 
-# %% ../nbs/reference/convert.ipynb #e6d36460
+# %% ../nbs/reference/convert.ipynb #0dd75706
 _MULTILABEL_METRICS = {
     accuracy: (exact_match, accuracy_multi),
     error_rate: (exact_match, accuracy_multi),
@@ -306,7 +306,7 @@ def _metric_func(metric):
     return getattr(func, "func", func)  # the one inside a partial
 
 
-# %% ../nbs/reference/convert.ipynb #a2941d0a
+# %% ../nbs/reference/convert.ipynb #72ccb8ae
 def _made_up_batch(
     n_classes: int,  # C
     multilabel: bool,
@@ -336,7 +336,7 @@ def _works(metric, pred: Tensor, targ: Tensor) -> bool:
     return True
 
 
-# %% ../nbs/reference/convert.ipynb #1d2ff337
+# %% ../nbs/reference/convert.ipynb #7a3c293d
 def _translate_metrics(
     metrics,  # fastai's, of the learner to convert
     table: dict,  # from a function to the functions that replace it
@@ -356,7 +356,7 @@ def _translate_metrics(
     return kept, dropped
 
 
-# %% ../nbs/reference/convert.ipynb #339e39ee
+# %% ../nbs/reference/convert.ipynb #4f90e15b
 def _is_plain(loss_func) -> bool:
     """Say whether a loss is cross-entropy or BCE without weights or label smoothing."""
     func = getattr(loss_func, "func", loss_func)  # fastai's flat losses hold torch's
@@ -384,7 +384,7 @@ def _convert_loss(
     return loss_class(), warning
 
 
-# %% ../nbs/reference/convert.ipynb #cc2c0288
+# %% ../nbs/reference/convert.ipynb #61c66e3e
 def _copy_model(model: nn.Module) -> nn.Module:
     """Copy a model so that it shares no weights with the original."""
     memo = {}
@@ -395,7 +395,7 @@ def _copy_model(model: nn.Module) -> nn.Module:
     return deepcopy(model, memo)
 
 
-# %% ../nbs/reference/convert.ipynb #93ffc66e
+# %% ../nbs/reference/convert.ipynb #50aeff62
 def _copy_callback(callback, memo: dict):
     """Copy a callback; those that every Learner gets are made anew."""
     if type(callback) in defaults.callbacks:
@@ -413,7 +413,7 @@ def _check_optimizer(learn: Learner) -> None:
         )
 
 
-# %% ../nbs/reference/convert.ipynb #ef380fbd
+# %% ../nbs/reference/convert.ipynb #adb52a5b
 def _convert_learner(
     learn: Learner,
     dls: DataLoaders,  # converted ones
@@ -443,7 +443,7 @@ def _convert_learner(
     return new
 
 
-# %% ../nbs/reference/convert.ipynb #9a03876a
+# %% ../nbs/reference/convert.ipynb #57d098b4
 def to_multilabel(
     o: DataLoaders | Learner,  # multi-class: labels (N,)
 ) -> DataLoaders | Learner:  # multi-label: targets (N, C)
@@ -460,7 +460,7 @@ def to_multilabel(
     return _convert_loaders(o, "multi-class", _multilabel_steps, TensorMultiCategory)
 
 
-# %% ../nbs/reference/convert.ipynb #c7799802
+# %% ../nbs/reference/convert.ipynb #c9f30eab
 def _check_every_item(dls: DataLoaders) -> None:
     """Run each item through the new target's pipeline, which raises if it has no single label."""
     for dl in dls.loaders:

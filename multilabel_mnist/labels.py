@@ -123,7 +123,7 @@ def exact_match(
     return is_right.all(1).float().mean()
 
 
-# %% ../nbs/02_labels.ipynb #f1328b43
+# %% ../nbs/02_labels.ipynb #19ff890a
 _all_ = ["OneHot", "BCEOneHotLossFlat", "to_multilabel", "to_multiclass"]
 __getattr__ = lazy_exports(
     __name__,
