@@ -15,7 +15,10 @@ from multilabel_mnist.mismatch.axes import (
     TrailingAxis,
 )
 from .cause import Finding, first_finding
+from .counts import NOutputs, Rows
 from .facts import Facts
+from .metrics import MetricMismatch
+from .outputs import OtherDevice, PredictionDtype, SeveralOutputs
 from multilabel_mnist.mismatch.targets import (
     ClassIndicesForBCE,
     EmptyTarget,
@@ -24,9 +27,11 @@ from multilabel_mnist.mismatch.targets import (
     SingleLogitSoftmax,
     SqueezedBatch,
 )
+from .weights import ClassWeightDtype, ClassWeightLength
 
 # %% ../../nbs/reference/mismatch_table.ipynb #4e0f3d04
 CAUSES = (
+    PredictionDtype(),
     ClassIndicesForBCE(),
     SingleLogitSoftmax(),
     OneHotForSoftmax(),
@@ -37,8 +42,15 @@ CAUSES = (
     ExtraTargetAxis(),
     ClassAxis(),
     MaskChannels(),
+    NOutputs(),
+    Rows(),
+    ClassWeightLength(),
+    ClassWeightDtype(),
     SilentBroadcast(),
     SameCountFlattened(),
+    MetricMismatch(),
+    SeveralOutputs(),
+    OtherDevice(),
 )
 
 
