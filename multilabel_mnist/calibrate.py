@@ -56,6 +56,7 @@ def _net_hits(hits: np.ndarray, false_alarms: np.ndarray, n_positives: int) -> n
     return hits - false_alarms
 
 
+# %% ../nbs/reference/calibrate.ipynb #4f0af794
 def _middle_nearest_half(
     starts: np.ndarray,  # of intervals [start, end), float32, shape (I,)
     ends: np.ndarray,  # shape (I,)
@@ -70,6 +71,7 @@ def _middle_nearest_half(
     return float(middles[nearest] if is_inside else starts[nearest])
 
 
+# %% ../nbs/reference/calibrate.ipynb #c6889453
 def _best_threshold(
     positives: np.ndarray,  # probabilities that should be above the threshold, shape (P,)
     negatives: np.ndarray,  # probabilities that should not, shape (Q,)
@@ -105,6 +107,7 @@ def _shared_exact_threshold(probs: np.ndarray, targets: np.ndarray) -> float:
     return _best_threshold(lowest_positive[can_be_right], highest_negative[can_be_right])
 
 
+# %% ../nbs/reference/calibrate.ipynb #e564209f
 def _separate_thresholds(
     probs: np.ndarray, targets: np.ndarray, score: Callable
 ) -> np.ndarray:  # float32, shape (C,)
@@ -134,6 +137,7 @@ def _coordinate_ascent(
     return thresholds
 
 
+# %% ../nbs/reference/calibrate.ipynb #27e971ca
 def _exact_thresholds_per_class(
     probs: np.ndarray, targets: np.ndarray
 ) -> np.ndarray:  # float32, shape (C,)
@@ -147,7 +151,7 @@ def _exact_thresholds_per_class(
     return max(found, key=lambda thresholds: _count_exact(probs, targets, thresholds))
 
 
-# %% ../nbs/reference/calibrate.ipynb #297bbc52
+# %% ../nbs/reference/calibrate.ipynb #ea68cf69
 def _f1_thresholds_per_class(
     probs: np.ndarray, targets: np.ndarray
 ) -> np.ndarray:  # float32, shape (C,)
@@ -156,6 +160,7 @@ def _f1_thresholds_per_class(
     return np.where(targets.any(0), thresholds, np.float32(0.5))
 
 
+# %% ../nbs/reference/calibrate.ipynb #297bbc52
 def tune_thresholds(
     probs: Tensor,  # probabilities of held-out items, shape (N, C)
     targs: Tensor,  # targets of 0s and 1s, shape (N, C), or labels, shape (N,)

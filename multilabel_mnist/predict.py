@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ["SPLITS", "sigmoid_preds"]
 
-# %% ../nbs/reference/predict.ipynb #294ef41c
+# %% ../nbs/reference/predict.ipynb #559d5dba
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -33,7 +33,7 @@ from .losses import loss_kind, read_loss
 from .pixels import grey_image
 
 
-# %% ../nbs/reference/predict.ipynb #9ff8d530
+# %% ../nbs/reference/predict.ipynb #42588099
 class _ImageBatches:
     """Serve gray images to `PixelDL` in whole batches; files are read when they are needed."""
 
@@ -70,7 +70,7 @@ class _ImageBatches:
         return (TensorImageBW(torch.from_numpy(pixels)[:, None]),)
 
 
-# %% ../nbs/reference/predict.ipynb #46568da1
+# %% ../nbs/reference/predict.ipynb #dfe4d31b
 def _image_class(dataset) -> type | None:
     """Return the class that a dataset opens images with; None if its items are not images."""
     types = (dataset.tls[0].types or ()) if isinstance(dataset, Datasets) else ()
@@ -80,6 +80,7 @@ def _image_class(dataset) -> type | None:
     return None
 
 
+# %% ../nbs/reference/predict.ipynb #997b98ab
 def _check_file(file: str | Path) -> str | Path:
     """Return a file; ValueError for a folder, and if there is no such file."""
     if Path(file).is_dir():
@@ -112,7 +113,7 @@ def _check_image(
     return image_class.create(item.convert(image_class._open_args["mode"]))
 
 
-# %% ../nbs/reference/predict.ipynb #8582c68f
+# %% ../nbs/reference/predict.ipynb #84235458
 def _is_single(items, holds_images: bool) -> bool:
     """Say whether `items` is one item, and not a collection of them."""
     if isinstance(items, (str, Path, Image.Image)):
@@ -142,7 +143,7 @@ def _as_pixel_array(items, size: tuple) -> np.ndarray | None:
     return items if items.shape[1:] == tuple(size) else None
 
 
-# %% ../nbs/reference/predict.ipynb #b87f3f22
+# %% ../nbs/reference/predict.ipynb #d7796e04
 def _pixel_resize(dl) -> Resize | None:
     """Return the resize of a loader that takes whole batches; None for any other loader."""
     if not isinstance(dl, PixelDL):
@@ -166,6 +167,7 @@ def _loader_of_images(
     return dls.test_dl(images), images
 
 
+# %% ../nbs/reference/predict.ipynb #ecd107f3
 def _loader_of_items(
     dls: DataLoaders,
     items,  # files, images, an array of images, a DataFrame, or inputs of the model
@@ -185,7 +187,7 @@ def _loader_of_items(
     return dls.test_dl(inputs), list(items)
 
 
-# %% ../nbs/reference/predict.ipynb #6629e64a
+# %% ../nbs/reference/predict.ipynb #cb7bf565
 SPLITS = ("train", "valid", "test")
 
 
@@ -214,7 +216,7 @@ def _loader_of_split(
     return dl, None if items is None else list(items)
 
 
-# %% ../nbs/reference/predict.ipynb #d1a78919
+# %% ../nbs/reference/predict.ipynb #232a2075
 class _HideTargets(Callback):
     """Keep targets from the loss, which they may not fit, and hand them to what comes after."""
 
@@ -245,7 +247,7 @@ def _restored(learn: Learner) -> Iterator[None]:
             layer.training = training
 
 
-# %% ../nbs/reference/predict.ipynb #d0ea353f
+# %% ../nbs/reference/predict.ipynb #b23cc043
 _CPU_BATCH_SIZE = 256
 _STANDARD_CALLBACKS = (TrainEvalCallback, Recorder, CastToTensor, ProgressCallback)
 
@@ -275,6 +277,7 @@ def _bare_forward_pass(
     return to_concat(outputs), to_concat(targets) if targets else None
 
 
+# %% ../nbs/reference/predict.ipynb #217badcd
 def _can_be_read(file: str | Path) -> bool:
     """Say whether an image file can be decoded."""
     try:
@@ -305,7 +308,7 @@ def _outputs(
         ) from e
 
 
-# %% ../nbs/reference/predict.ipynb #97c38b26
+# %% ../nbs/reference/predict.ipynb #94865e50
 _TRAINS_SOFTMAX = ("softmax", "nll", "soft-targets", "divergence")
 _TRAINS_SIGMOIDS = ("sigmoid", "probs")
 
@@ -336,7 +339,16 @@ def _class_names(dls: DataLoaders, n_classes: int) -> list | None:
     return vocab if len(vocab) == n_classes else None
 
 
-# %% ../nbs/reference/predict.ipynb #23bf655c
+# %% ../nbs/reference/predict.ipynb #f79bcda9
+def _choose_loader(learn: Learner, items, dl) -> tuple:  # a DataLoader, and its items or None
+    """Return the loader over items or of a split; ValueError if both were passed."""
+    if items is None:
+        return _loader_of_split(learn.dls, "valid" if dl is None else dl)
+    if dl is not None:
+        raise ValueError("expected items or dl, got both; pass one of them")
+    return _loader_of_items(learn.dls, items)
+
+
 def sigmoid_preds(
     learn: Learner,  # its model returns (N, C)
     items=None,  # files, PIL images, uint8 (N, H, W), or what `learn.dls.test_dl` takes
@@ -349,13 +361,7 @@ def sigmoid_preds(
     The learner is left as it was. Warns if the loss did not train sigmoids and no calibrator was
     passed. Raises ValueError for bad items, splits, outputs or thresholds.
     """
-    if items is not None and dl is not None:
-        raise ValueError("expected items or dl, got both; pass one of them")
-    if items is None:
-        dl, items = _loader_of_split(learn.dls, "valid" if dl is None else dl)
-    else:
-        dl, items = _loader_of_items(learn.dls, items)
-
+    dl, items = _choose_loader(learn, items, dl)
     outputs, targs = _outputs(learn, dl, items)
     if not isinstance(outputs, Tensor):
         raise ValueError(
