@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ["head_table", "replace_final_linear", "final_linear"]
 
-# %% ../nbs/reference/head.ipynb #9c57a411
+# %% ../nbs/reference/head.ipynb #98e80334
 import warnings
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -27,7 +27,7 @@ from .losses import KINDS, loss_kind, read_loss
 _all_ = ["final_linear"]
 
 
-# %% ../nbs/reference/head.ipynb #a633e974
+# %% ../nbs/reference/head.ipynb #353f0547
 @contextmanager
 def _look_only(model: nn.Module):
     """Run a block in evaluation mode without gradients; then restore modes and random states."""
@@ -42,7 +42,7 @@ def _look_only(model: nn.Module):
             module.training = mode
 
 
-# %% ../nbs/reference/head.ipynb #6c64f34e
+# %% ../nbs/reference/head.ipynb #8cbe8ef4
 def _find_filled_loader(learn):
     """Return a Learner's first DataLoader that has batches, the training set's last of all."""
     loaders = list(learn.dls.loaders)
@@ -76,7 +76,7 @@ def _take_inputs(learn) -> tuple:
     return tuple(batch[:n_inputs])
 
 
-# %% ../nbs/reference/head.ipynb #0742f635
+# %% ../nbs/reference/head.ipynb #878eee6d
 def _shape_of(o) -> tuple | list:
     """Return the shape of a tensor, or a list of shapes for several tensors in a collection."""
     if isinstance(o, Tensor):
@@ -102,7 +102,7 @@ def _to_device(o, device: torch.device):
     return o
 
 
-# %% ../nbs/reference/head.ipynb #2bce2afb
+# %% ../nbs/reference/head.ipynb #bb0d6caf
 @dataclass(frozen=True)
 class _Call:
     """One call of a layer while a batch passed through the model."""
@@ -142,7 +142,7 @@ def _record_calls(
     return calls
 
 
-# %% ../nbs/reference/head.ipynb #c6b9e35e
+# %% ../nbs/reference/head.ipynb #e336fca1
 def _is_all_linear(module: nn.Module) -> bool:
     """Say whether all weight matrices of a module belong to an nn.Linear."""
     return all(isinstance(m, nn.Linear) for _, m in list_layers(module) if has_weight_matrix(m))
@@ -184,7 +184,7 @@ def _select_head(
     return calls[start:]
 
 
-# %% ../nbs/reference/head.ipynb #8cffab51
+# %% ../nbs/reference/head.ipynb #c450713b
 def _ask_for_activation(loss_func) -> str | None:
     """Return which activation a loss names as its own; None if it names none that we know."""
     if not hasattr(loss_func, "activation"):
@@ -210,7 +210,7 @@ def _describe_activation(
     return f"{activation or 'unknown'} ({read_loss(loss_func).name})"
 
 
-# %% ../nbs/reference/head.ipynb #7e72e23f
+# %% ../nbs/reference/head.ipynb #06b16b3e
 def _check_can_look(model: nn.Module, has_inputs: bool) -> None:
     """Raise a ValueError for a model with lazy layers, or without inputs to send through it."""
     kind = type(model).__name__
@@ -240,7 +240,7 @@ def _make_row(call: _Call, prefix: str) -> dict:
     }
 
 
-# %% ../nbs/reference/head.ipynb #57b094e0
+# %% ../nbs/reference/head.ipynb #a1368d90
 def head_table(
     o: nn.Module,  # a model that ends in one linear layer, or a fastai Learner with one
     xb: Tensor | tuple | None = None,  # the model's input or inputs; None: a batch of the Learner's
@@ -267,7 +267,7 @@ def head_table(
     return pd.DataFrame(rows)
 
 
-# %% ../nbs/reference/head.ipynb #19c18794
+# %% ../nbs/reference/head.ipynb #221464f4
 def _log_odds(
     prior,  # probabilities, a number or shape (n_out,)
     n_out: int,
@@ -284,7 +284,7 @@ def _log_odds(
     )
 
 
-# %% ../nbs/reference/head.ipynb #bda719e0
+# %% ../nbs/reference/head.ipynb #783429c7
 def _make_layer(
     old: nn.Linear,
     n_out: int,
@@ -313,7 +313,7 @@ def _swap_layer(model: nn.Module, old: nn.Linear, new: nn.Linear) -> nn.Module:
     return model
 
 
-# %% ../nbs/reference/head.ipynb #35ac9909
+# %% ../nbs/reference/head.ipynb #60acc74f
 def _place_parameter(
     groups: list[list[nn.Parameter]],  # changed in place
     old: nn.Parameter | None,
@@ -332,7 +332,7 @@ def _place_parameter(
     return default
 
 
-# %% ../nbs/reference/head.ipynb #7bf10e3e
+# %% ../nbs/reference/head.ipynb #b84f8f5b
 def _update_optimizer(
     opt,  # fastai's Optimizer or OptimWrapper, changed in place
     old: nn.Linear,
@@ -373,7 +373,7 @@ def _update_learner(learn, model: nn.Module, old: nn.Linear, new: nn.Linear) -> 
         _update_optimizer(opt, old, new, model, learn.wd_bn_bias)
 
 
-# %% ../nbs/reference/head.ipynb #3595e029
+# %% ../nbs/reference/head.ipynb #b0922c0d
 def _check_can_replace(model: nn.Module, old: nn.Linear) -> None:
     """Raise a ValueError for a lazy layer, and for a wrapper that keeps the old weights."""
     if is_lazy(old.weight):
@@ -402,7 +402,7 @@ def _warn_if_tied(model: nn.Module, old: nn.Linear) -> None:
         )
 
 
-# %% ../nbs/reference/head.ipynb #4c43f4eb
+# %% ../nbs/reference/head.ipynb #ef989516
 def replace_final_linear(
     o: nn.Module,  # a model or a fastai Learner, changed in place; all other weights stay
     n_out: int,  # outputs of the new layer
