@@ -19,7 +19,7 @@ COMPREHENSIONS = (ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
 
 
 def test_format():
-    done = run(script("ruff"), "format", "--check", "--no-cache", ".")
+    done = run(script("ruff"), "format", "--check", "--no-cache", "--output-format=concise", ".")
     assert done.returncode == 0, f"run: make format\n{done.stdout}"
 
 

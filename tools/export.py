@@ -19,7 +19,7 @@ def main(root=ROOT):
     """Export the notebooks below `root`, and format what nbdev wrote, whose `__all__` is wide."""
     # The reference chapters first, so that a lesson may add to a module that one of them begins.
     command("nbdev-export", "--path", "nbs/reference", root=root)
-    command("nbdev-export", "--path", "nbs", "--skip_folder_re", "^[_.]|^reference$", root=root)
+    command("nbdev-export", "--path", "nbs", "--skip-folder-re", "^[_.]|^reference$", root=root)
     command("ruff", "format", "--quiet", "multilabel_mnist", root=root)
 
 
