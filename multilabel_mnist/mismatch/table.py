@@ -27,6 +27,13 @@ from multilabel_mnist.mismatch.targets import (
     SingleLogitSoftmax,
     SqueezedBatch,
 )
+from multilabel_mnist.mismatch.values import (
+    DoubleActivation,
+    LabelOutOfRange,
+    MissingActivation,
+    TargetDtype,
+    TargetRange,
+)
 from .weights import ClassWeightDtype, ClassWeightLength
 
 # %% ../../nbs/reference/mismatch_table.ipynb #4e0f3d04
@@ -46,8 +53,13 @@ CAUSES = (
     Rows(),
     ClassWeightLength(),
     ClassWeightDtype(),
+    LabelOutOfRange(),
+    MissingActivation(),
+    TargetRange(),
+    TargetDtype(),
     SilentBroadcast(),
     SameCountFlattened(),
+    DoubleActivation(),
     MetricMismatch(),
     SeveralOutputs(),
     OtherDevice(),
