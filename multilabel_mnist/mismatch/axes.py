@@ -61,6 +61,7 @@ from .facts import Facts, count, show_shape, unit_free, without_axis
 from multilabel_mnist.mismatch.fixes import (
     as_floats,
     lines,
+    one_hot_labels,
     replace_head,
     reshape_targets,
     targets_like_prediction,
@@ -362,9 +363,7 @@ def find_classes(f: Facts) -> FoundClasses | None:
         without_last = unit_free(pred_shape[:-1])
         without_axis_1 = unit_free(without_axis(pred_shape, 1))
         if unit_free(targ_shape) == without_last and f.class_axis != ndim - 1:
-            return FoundClasses(
-                ndim - 1, "loss_func.axis = -1" if f.flat else "pred = pred.movedim(-1, 1)"
-            )
+            return FoundClasses(ndim - 1, _use_last_axis(f))
         if unit_free(targ_shape) == without_axis_1 and f.class_axis != 1:
             return FoundClasses(1, "loss_func.axis = 1")
     if f.flat:
@@ -376,6 +375,16 @@ def find_classes(f: Facts) -> FoundClasses | None:
     if ndim == 2 and targ_shape == pred_shape[1:] and f.targ_max < pred_shape[0]:
         return FoundClasses(0, "pred = pred.T")
     return None
+
+
+def _use_last_axis(f: Facts) -> str:
+    """Tell the loss that the classes lie along the last axis, or move them to axis 1."""
+    if f.flat:
+        return "loss_func.axis = -1"
+    labels = None
+    if f.targ_shape != f.pred_shape[:-1]:
+        labels = "targ = targ.reshape(pred.shape[:1]+pred.shape[2:])"
+    return lines("pred = pred.movedim(-1, 1)", labels)
 
 
 class ClassesElsewhere(Form):
@@ -397,11 +406,7 @@ class ClassesElsewhere(Form):
         )
 
     def fix(self, f, classes):
-        labels = None
-        moved = classes.code.startswith("pred")
-        if moved and len(f.targ_shape) == len(f.pred_shape):
-            labels = "targ = targ.reshape(pred.shape[:1]+pred.shape[2:])"
-        return [lines(classes.code, labels)]
+        return [classes.code]
 
 
 class ClassAxis(CauseWithForms):
@@ -661,7 +666,7 @@ class OneLabelPerItem(BroadcastForm):
         return "One-hot encode the labels."
 
     def fix(self, f, seen):
-        return [f"targ = F.one_hot(targ.reshape(-1).long(), {f.pred_shape[1]}).float()"]
+        return [one_hot_labels(f.pred_shape[1])]
 
 
 class OneValuePerItem(BroadcastForm):

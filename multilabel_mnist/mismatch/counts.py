@@ -34,6 +34,7 @@ from .facts import Facts, count, show_shape
 from multilabel_mnist.mismatch.fixes import (
     as_floats,
     lines,
+    one_hot_labels,
     replace_head,
     reshape_targets,
     targets_like_prediction,
@@ -220,7 +221,9 @@ class StepsBesideOneTarget(Form):
         """Give the target the shape that the loss expects beside so many outputs per item."""
         if not f.takes_values:
             return "targ = targ.reshape(-1)"
-        return targets_like_prediction(f) if n_outputs == 1 else None
+        if n_outputs == 1:
+            return targets_like_prediction(f)
+        return one_hot_labels(n_outputs) if f.like_indices(n_outputs) else None
 
 
 class MapsBesideOneTarget(Form):

@@ -8,6 +8,7 @@ __all__ = [
     "as_labels",
     "shape_without_axis",
     "one_hot_targets",
+    "one_hot_labels",
     "reshape_targets",
     "targets_like_prediction",
     "replace_loss",
@@ -57,6 +58,11 @@ def one_hot_targets(f: Facts, axis: int) -> str:
     last = axis == len(f.pred_shape) - 1
     move = "" if last else f".movedim(-1, {axis})"
     return f"targ = F.one_hot({as_labels(f, axis)}, pred.shape[{axis}]){move}.float()"
+
+
+def one_hot_labels(n_classes: int) -> str:
+    """One-hot encode one label per item, whether they are a vector or a column."""
+    return f"targ = F.one_hot(targ.reshape(-1).long(), {n_classes}).float()"
 
 
 def reshape_targets(shape) -> str:
