@@ -1,4 +1,5 @@
 """Speed, side by side, in one run: prints a table, writes a figure and results.json."""
+
 import argparse
 import time
 import warnings
@@ -8,55 +9,118 @@ from pathlib import Path
 import torch
 
 OUT = Path(__file__).resolve().parent.parent / "_build" / "bench"
-PARTS = {"a": ("fitting", "time to 99 %"), "b": ("loading", "images a second into the network"), "c": ("predicting", "sigmoids of the test images"),
-         "d": ("steps", "what each part adds to a training step"), "e": ("diagnosing", "reading a mismatch")}
+PARTS = {
+    "a": ("fitting", "time to 99 %"),
+    "b": ("loading", "images per second into the network"),
+    "c": ("predicting", "sigmoids of the test images"),
+    "d": ("steps", "what each part adds to a training step"),
+    "e": ("diagnosing", "diagnosing a mismatch"),
+    "f": ("importing", "importing a module"),
+}
+DIGITS = {
+    "mnist_png": "MNIST",
+    "multilabel_mnist_digits": "the embedded digits, no MNIST figures",
+}
 
 
 def arguments(argv=None):
-    p = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__,
-                                epilog="parts: " + "; ".join(f"{k}: {title}" for k, (_, title) in PARTS.items()))
-    p.add_argument("--quick", action="store_true", help="see that everything runs: less data and three repetitions, no numbers to quote")
-    p.add_argument("--only", default=",".join(PARTS), metavar="a,c", help="these parts only (default: all)")
-    p.add_argument("--source", help="embedded, mnist or a folder (default: MNIST where it is on disk, else embedded)")
-    p.add_argument("--repeats", type=int, help="repetitions of each side (default: 5)")
-    p.add_argument("--device", help="such as cpu or cuda (default: fastai's choice)")
-    p.add_argument("--out", type=Path, default=OUT, help="where the figure and results.json go (default: _build/bench)")
-    args = p.parse_args(argv)
-    args.only = [k.strip() for k in args.only.split(",") if k.strip()]
+    """Read the command line."""
+    titles = "; ".join(f"{key}: {title}" for key, (_, title) in PARTS.items())
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks", description=__doc__, epilog=f"parts: {titles}"
+    )
+    parser.add_argument(
+        "--quick",
+        action="store_true",
+        help="see that everything runs: less data and three repetitions, no numbers to quote",
+    )
+    parser.add_argument(
+        "--only",
+        default=",".join(PARTS),
+        metavar="a,c",
+        help="these parts only (default: all)",
+    )
+    parser.add_argument(
+        "--source",
+        help="embedded, mnist or a folder (default: MNIST if it is on disk, else embedded)",
+    )
+    parser.add_argument("--repeats", type=int, help="repetitions of each side (default: 5)")
+    parser.add_argument("--device", help="such as cpu or cuda (default: fastai's choice)")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=OUT,
+        help="where the figure and results.json go (default: _build/bench)",
+    )
+    args = parser.parse_args(argv)
+    args.only = [key.strip() for key in args.only.split(",") if key.strip()]
     if not args.only or set(args.only) - set(PARTS):
-        p.error(f"--only {','.join(args.only)}: wanted some of {','.join(PARTS)}")
-    args.repeats = args.repeats or (3 if args.quick else 5)
+        got = ",".join(args.only) or "none"
+        parser.error(f"--only: expected some of {','.join(PARTS)}, got {got}")
+    if args.repeats is None:
+        args.repeats = 3 if args.quick else 5
     if args.repeats < 1:
-        p.error(f"--repeats {args.repeats}: wanted a number from 1 up")
+        parser.error(f"--repeats: expected a number from 1 up, got {args.repeats}")
     return args
 
 
+def run_parts(args, path, device):
+    """Return what the parts measured, as {letter: what a part's `run` returns, and its title}."""
+    from .lesson import Bench
+
+    start = time.perf_counter()
+    bench = Bench(path, args.repeats, args.quick, device)
+    parts = {}
+    for key in args.only:
+        name, title = PARTS[key]
+
+        def say(text, key=key):
+            print(f"  {time.perf_counter() - start:4.0f} s  ({key}) {text}", flush=True)
+
+        bench.say = say
+        part = import_module(f".{name}", __package__)
+        parts[key] = {"title": title, **part.run(bench)}
+    return parts
+
+
 def main(argv=None):
+    """Run the parts that were asked for, and write what they measured."""
     args = arguments(argv)
     warnings.filterwarnings("ignore", message=".*torch.jit.script.*")
+    # Late, so that wrong words and --help are answered at once.
     from fastai.torch_core import default_device
 
     from multilabel_mnist.data import digits_path
 
     from . import report, timing
-    from .lesson import Bench
 
+    start = time.perf_counter()
     path = digits_path(args.source)
     device = torch.device(args.device) if args.device else default_device()
-    digits = {"mnist_png": "MNIST", "multilabel_mnist_digits": "the embedded digits, no MNIST figures"}.get(path.name, path.name)
-    about = {"digits": digits, "quick": args.quick, "repeats": args.repeats, "date": time.strftime("%Y-%m-%d"), "versions": timing.versions(), "machine": timing.machine(device)}
-    print(f"On {digits}; " + ", ".join(f"{k} {v}" for k, v in (about["machine"] | about["versions"]).items()))
-    bench, parts, start = Bench(path, args.repeats, args.quick, device), {}, time.perf_counter()
-    for key in args.only:
-        module, title = PARTS[key]
-        bench.say = lambda text, key=key: print(f"  {time.perf_counter() - start:4.0f} s  ({key}) {text}", flush=True)
-        parts[key] = {"title": title, **import_module(f".{module}", __package__).run(bench)}
-    args.out.mkdir(parents=True, exist_ok=True)
+    digits = DIGITS.get(path.name, path.name)
+    about = {
+        "digits": digits,
+        "quick": args.quick,
+        "repeats": args.repeats,
+        "date": time.strftime("%Y-%m-%d"),
+        "versions": timing.versions(),
+        "machine": timing.machine(device),
+    }
+    facts = about["machine"] | about["versions"]
+    print(f"On {digits}; " + ", ".join(f"{name} {value}" for name, value in facts.items()))
+    parts = run_parts(args, path, device)
+    about["seconds"] = time.perf_counter() - start
     print(report.text_table(parts))
+    args.out.mkdir(parents=True, exist_ok=True)
     report.figure(parts, args.out / "bench.png")
-    (args.out / "bench.md").write_text(report.markdown_table(parts, about) + "\n", encoding="utf-8")
-    report.write_json(parts, about | {"seconds": time.perf_counter() - start}, args.out / "results.json")
-    print(f"\n{time.perf_counter() - start:.0f} s on {digits}. Ratios are medians over repetitions of sides timed in turns. Written: " + ", ".join(sorted(p.name for p in args.out.iterdir())) + f" in {args.out.name}/")
+    table = report.markdown_table(parts, about)
+    (args.out / "bench.md").write_text(table + "\n", encoding="utf-8")
+    report.write_json(parts, about, args.out / "results.json")
+    written = ", ".join(sorted(p.name for p in args.out.iterdir()))
+    print(
+        f"\n{about['seconds']:.0f} s on {digits}. Ratios are medians over repetitions of sides "
+        f"timed in turns. Written: {written} in {args.out.name}/"
+    )
 
 
 if __name__ == "__main__":

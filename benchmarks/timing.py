@@ -1,4 +1,5 @@
 """Sides of a comparison, timed in turns in one run."""
+
 import gc
 import os
 import platform
@@ -11,63 +12,94 @@ import torch
 PACKAGES = ("multilabel_mnist", "fastai", "fastcore", "torch", "torchvision", "numpy", "pillow")
 
 
+def wait():
+    """Wait for the work that is queued on a GPU."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
 def seconds(f):
-    """How long a call takes, work queued on a GPU included."""
-    wait(); start = time.perf_counter()
+    """Return how long one call takes, work queued on a GPU included.
+
+    torch.utils.benchmark's Timer, which short calls are timed with, would make two calls to warm
+    up: too many where one call is a training run.
+    """
+    wait()
+    start = time.perf_counter()
     f()
     wait()
     return time.perf_counter() - start
 
 
-def wait():
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
+def timed(f, repetition):
+    """Return the seconds of f(repetition): those that it returns as a float, else its own time."""
+    results = []
+    took = seconds(lambda: results.append(f(repetition)))
+    return results[0] if isinstance(results[0], float) else took
 
 
-def in_turns(sides, repeats, warm_up=True, say=None):
-    """{name: seconds, one for each repetition}; `sides` is {name: f}. f(repetition) is timed, unless it gives seconds of its own as a float.
+def in_turns(
+    sides,  # {name: f}; f(repetition) is timed, unless it returns seconds of its own as a float
+    repeats,  # of each side
+    warm_up=True,  # call each side once with -1 before; or the names of the sides to call
+    say=None,  # takes a line about the progress
+):  # {name: seconds, one for each repetition}
+    """Time every side once per repetition, each repetition beginning with another side.
 
-    Every repetition calls every side once and begins with another one, so that what slows the machine for a while slows all of them."""
-    names, times = list(sides), {name: [] for name in sides}
+    So what slows the machine for a while slows all of them.
+    """
+    say = say or (lambda text: None)
+    names = list(sides)
+    times = {name: [] for name in names}
     for name in names if warm_up is True else warm_up or ():
-        if say:
-            say(f"{name}, to warm up")
+        say(f"{name}, to warm up")
         sides[name](-1)
-    for r in range(repeats):
+    for repetition in range(repeats):
         gc.collect()
-        for name in names[r % len(names):] + names[:r % len(names)]:
-            if say:
-                say(f"{name}, {r + 1} of {repeats}")
-            out = []
-            took = seconds(lambda: out.append(sides[name](r)))
-            times[name].append(out[0] if isinstance(out[0], float) else took)
+        first = repetition % len(names)
+        for name in names[first:] + names[:first]:
+            say(f"{name}, {repetition + 1} of {repeats}")
+            times[name].append(timed(sides[name], repetition))
     return times
 
 
 def ratio(times, over, under):
-    """The median over the repetitions of one side's time over another's in the same repetition."""
-    return statistics.median(a / b for a, b in zip(times[over], times[under], strict=True))
+    """Return the median over the repetitions of one side's time over another's in the same one."""
+    pairs = zip(times[over], times[under], strict=True)
+    return statistics.median(a / b for a, b in pairs)
 
 
 def spread(values):
-    """(median, smallest, largest)"""
+    """Return (median, smallest, largest)."""
     return statistics.median(values), min(values), max(values)
 
 
 def versions():
+    """Return the versions that the numbers depend on."""
     return {"python": platform.python_version()} | {p: version(p) for p in PACKAGES}
 
 
 def machine(device):
-    """What the numbers were measured on."""
-    return {"cpu": cpu_name(), "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
-            "torch threads": torch.get_num_threads(), "system": platform.system(),
-            "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type}
+    """Return what the numbers were measured on."""
+    if hasattr(os, "sched_getaffinity"):
+        cores = len(os.sched_getaffinity(0))
+    else:
+        cores = os.cpu_count()
+    is_cuda = device.type == "cuda"
+    return {
+        "cpu": cpu_name(),
+        "cores": cores,
+        "torch threads": torch.get_num_threads(),
+        "system": platform.system(),
+        "device": torch.cuda.get_device_name(device) if is_cuda else device.type,
+    }
 
 
 def cpu_name():
+    """Return the processor's name, as far as the system tells it."""
     try:
         with open("/proc/cpuinfo") as f:
-            return next(line.split(":", 1)[1].strip() for line in f if line.startswith("model name"))
+            line = next(line for line in f if line.startswith("model name"))
     except (OSError, StopIteration):
         return platform.processor() or platform.machine()
+    return line.partition(":")[2].strip()

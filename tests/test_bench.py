@@ -1,29 +1,43 @@
-"""The benchmark runs, counts what it says and writes what it promises; no test looks at how fast this machine is."""
+"""The benchmark runs, counts what it says and writes what it promises.
+
+No test looks at how fast this machine is.
+"""
+
 import json
 
 import nbformat
 import pytest
 import torch
+from torch import nn
+
 from benchmarks import __main__ as bench
-from benchmarks import fitting, limit, loading, report, timing
-from conftest import ROOT, run
+from benchmarks import diagnosing, fitting, importing, limit, loading, report, timing, verdicts
+from conftest import run
+from multilabel_mnist.mismatch import diagnose
 from multilabel_mnist.training import digit_cnn
 from tools import speed
 
-RATIOS = {"a": {"fit_ours_over_loop", "fit_stock_over_ours"}, "b": {"load_ours_over_stock", "load_ours_over_indexing"}, "c": {"preds_ours_over_forward", "preds_predict_over_ours"},
-          "d": {"step_onehot", "step_bce_onehot", "step_explain"}, "e": set()}
+RATIOS = {
+    "a": {"fit_ours_over_loop", "fit_stock_over_ours"},
+    "b": {"load_ours_over_stock", "load_ours_over_indexing"},
+    "c": {"preds_ours_over_forward", "preds_predict_over_ours"},
+    "d": {"step_onehot", "step_bce_onehot", "step_explain", "step_compose"},
+    "e": set(),
+    "f": set(),
+}
 
 
 @pytest.fixture(scope="module")
 def done(tmp_path_factory):
-    """A quick run on the embedded digits: what it printed, and its results."""
+    """A quick run on the embedded digits: what it printed, its results and its folder."""
     out = tmp_path_factory.mktemp("bench")
-    with pytest.MonkeyPatch.context() as m, open(out / "said.txt", "w+") as said:
-        m.setattr("sys.stdout", said)
-        threads = torch.get_num_threads()
+    words = ["--quick", "--source", "embedded", "--repeats", "2", "--device", "cpu"]
+    threads = torch.get_num_threads()
+    with pytest.MonkeyPatch.context() as patch, open(out / "said.txt", "w+") as said:
+        patch.setattr("sys.stdout", said)
         torch.set_num_threads(1)
         try:
-            bench.main(["--quick", "--source", "embedded", "--repeats", "2", "--device", "cpu", "--out", str(out)])
+            bench.main([*words, "--out", str(out)])
         finally:
             torch.set_num_threads(threads)
         said.seek(0)
@@ -32,29 +46,51 @@ def done(tmp_path_factory):
 
 def test_every_ratio_has_its_name_and_every_repetition_is_kept(done):
     said, results, _ = done
-    names = set().union(*RATIOS.values())
-    assert names <= set(results["ratios"]) <= names | {"step_compose"}
+    assert set(results["ratios"]) == set().union(*RATIOS.values())
     assert all(v > 0 for v in results["ratios"].values())
-    assert set(results["parts"]) == set("abcde")
-    single = ("physical limit",)
+    assert set(results["parts"]) == set(RATIOS)
     for key, part in results["parts"].items():
+        assert part["rows"]
         for row in part["rows"]:
-            assert len(row["values"]) == (1 if any(s in row["name"] for s in single) else 2), (key, row["name"])
+            wanted = 3 if key == "f" else 2
+            if "physical limit" in row["name"]:
+                wanted = 1
+            assert len(row["values"]) == wanted, (key, row["name"])
+            assert all(value > 0 for value in row["values"]) or row["unit"] == "%"
     for name in results["ratios"]:
         assert name in said
 
 
 def test_it_says_where_and_with_what(done):
     said, results, out = done
-    assert "the embedded digits, no MNIST figures" in said and results["digits"].startswith("the embedded digits") and results["quick"]
-    assert results["versions"]["torch"] == torch.__version__.split("+")[0] and {"fastai", "python", "multilabel_mnist"} <= set(results["versions"])
+    assert "the embedded digits, no MNIST figures" in said
+    assert results["digits"].startswith("the embedded digits") and results["quick"]
+    assert results["versions"]["torch"] == torch.__version__.split("+")[0]
+    assert {"fastai", "python", "multilabel_mnist"} <= set(results["versions"])
     assert {"cpu", "cores", "torch threads", "device"} <= set(results["machine"])
-    assert "physical limit" in said and (out / "bench.png").stat().st_size > 10_000
+    assert "physical limit" in said
+    assert (out / "bench.png").stat().st_size > 10_000
     assert (out / "bench.md").read_text().startswith("| ")
-    assert ("step_compose is left out" in said) == ("step_compose" not in results["ratios"])
 
 
-@pytest.mark.parametrize("words, told", [(["--only", "a,z"], "wanted some of a,b,c,d,e"), (["--only", ""], "wanted some of"), (["--repeats", "-1"], "wanted a number from 1 up")])
+def test_imports_are_those_of_the_modules_that_need_torch_alone(done):
+    _, results, _ = done
+    names = [row["name"] for row in results["parts"]["f"]["rows"]]
+    wanted = [f"import multilabel_mnist.{name}, after torch" for name in importing.MODULES]
+    assert names == ["import torch", *wanted]
+    with pytest.raises(importing.subprocess.CalledProcessError):
+        importing.import_seconds("torch", "multilabel_mnist.nothing_of_the_sort")
+
+
+@pytest.mark.parametrize(
+    "words, told",
+    [
+        (["--only", "a,z"], "expected some of a,b,c,d,e,f, got a,z"),
+        (["--only", ""], "expected some of a,b,c,d,e,f, got none"),
+        (["--repeats", "-1"], "expected a number from 1 up, got -1"),
+        (["--repeats", "0"], "expected a number from 1 up, got 0"),
+    ],
+)
 def test_wrong_words(words, told, capsys):
     with pytest.raises(SystemExit):
         bench.arguments(words)
@@ -64,17 +100,19 @@ def test_wrong_words(words, told, capsys):
 def test_help_and_the_command():
     said = run("make", "-n", "bench", "SOURCE=embedded", "ARGS=--quick").stdout
     assert '-m benchmarks --source "embedded" --quick' in said
-    assert "--source" not in run("make", "-n", "bench").stdout, "left to itself it takes MNIST where it is on disk"
-    assert (ROOT / "benchmarks/explain_cost.py").exists()
+    unasked = run("make", "-n", "bench").stdout
+    assert "--source" not in unasked, "left to itself it takes MNIST where it is on disk"
 
 
 def test_sides_take_turns():
     calls = []
     sides = {name: lambda r, name=name: calls.append((name, r)) for name in "xyz"}
     times = timing.in_turns(sides, 3)
-    assert [n for n, r in calls] == ["x", "y", "z"] + ["x", "y", "z"] + ["y", "z", "x"] + ["z", "x", "y"]
-    assert {n: len(ts) for n, ts in times.items()} == {"x": 3, "y": 3, "z": 3}
-    assert timing.in_turns({"own": lambda r: 2. + r}, 3, warm_up=False) == {"own": [2., 3., 4.]}
+    order = "".join(name for name, _ in calls)
+    assert order == "xyz" + "xyz" + "yzx" + "zxy"
+    assert {name: len(taken) for name, taken in times.items()} == {"x": 3, "y": 3, "z": 3}
+    own = timing.in_turns({"own": lambda r: 2.0 + r}, 3, warm_up=False)
+    assert own == {"own": [2.0, 3.0, 4.0]}
 
 
 def test_ratio_is_the_median_of_pairs():
@@ -85,51 +123,91 @@ def test_ratio_is_the_median_of_pairs():
 
 def test_operations_are_those_of_the_layers():
     """By hand: a convolution's forward pass takes 2 x outputs x weights of one output."""
-    net, total = digit_cnn(), 0
+    net = digit_cnn().eval()
+    layers = []
+    for block in net:
+        layers += list(block) if isinstance(block, nn.Sequential) else [block]
     x = torch.zeros(1, 1, 28, 28)
-    net.eval()
-    for layer in [m for block in net for m in (block if isinstance(block, torch.nn.Sequential) else [block])]:
+    total = 0
+    for layer in layers:
         x = layer(x)
-        if hasattr(layer, "weight") and not isinstance(layer, torch.nn.BatchNorm2d):
+        if hasattr(layer, "weight") and not isinstance(layer, nn.BatchNorm2d):
             total += 2 * x[0].numel() * layer.weight[0].numel()
     step, forward = limit.operations(torch.device("cpu"))
     assert forward == total
-    assert 2.5 * forward < step < 3 * forward  # the gradients of weights and of inputs; the first layer needs only the former
+    # The gradients of weights and of inputs; the first layer needs only the former.
+    assert 2.5 * forward < step < 3 * forward
 
 
 def test_hand_written_sides_do_the_same_work():
-    """The loop's batches hold every picture once, and its validation gives the share that is right."""
-    x, y = torch.randint(256, (10, 1, 28, 28), dtype=torch.uint8), torch.arange(10)
-    batches = list(loading.indexed(x, y, 3, .5, 2.))
+    """The loop's batches hold every image once, and its validation returns the accuracy."""
+    x = torch.randint(256, (10, 1, 28, 28), dtype=torch.uint8)
+    y = torch.arange(10)
+    batches = list(loading.indexed(x, y, 3, 0.5, 2.0))
     assert [len(b) for b, _ in batches] == [3, 3, 3]
     for xb, yb in batches:
-        torch.testing.assert_close(xb, (x[yb] / 255 - .5) / 2)
-    model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(784, 10))
-    loss, right = fitting.validate(model, x, y, 4, .5, 2.)
-    logits = model((x / 255 - .5) / 2)
-    assert abs(right - (logits.argmax(1) == y).float().mean().item()) < 1e-6
-    assert abs(loss - torch.nn.functional.binary_cross_entropy_with_logits(logits, torch.eye(10)).item()) < 1e-5
+        torch.testing.assert_close(xb, (x[yb] / 255 - 0.5) / 2)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(784, 10))
+    loss, accuracy = fitting.validate(model, x, y, 4, 0.5, 2.0)
+    logits = model((x / 255 - 0.5) / 2)
+    bce = nn.functional.binary_cross_entropy_with_logits(logits, torch.eye(10))
+    assert abs(accuracy - (logits.argmax(1) == y).float().mean().item()) < 1e-6
+    assert abs(loss - bce.item()) < 1e-5
+
+
+def test_cases_are_what_their_names_say():
+    for name, case in diagnosing.cases().items():
+        found = diagnose(*case)
+        assert found.ok == name.startswith("nothing wrong"), (name, found)
 
 
 def test_report_reads_what_parts_give():
-    parts = {"a": {"title": "t", "note": "n", "rows": [("ours: x", "s", [1., 3., 2.])], "ratios": {"r": .5}}}
+    rows = [("ours: x", "s", [1.0, 3.0, 2.0])]
+    parts = {"a": {"title": "t", "note": "n", "rows": rows, "ratios": {"r": 0.5}}}
     text = report.text_table(parts)
     assert "(a) t: n" in text and "ours: x" in text and "0.500" in text
-    about = {"machine": {"cores": 2}, "versions": {"torch": "2"}, "digits": "MNIST", "date": "today", "repeats": 3}
+    about = {
+        "machine": {"cores": 2},
+        "versions": {"torch": "2"},
+        "digits": "MNIST",
+        "date": "today",
+        "repeats": 3,
+    }
     page = report.markdown_table(parts, about)
-    assert "| ours: x | 2 | 1 to 3 | s |" in page and "| `r` | 0.500 |" in page and "On MNIST, today: cores 2, torch 2. (a) n. 3 repetitions" in page
+    for piece in (
+        "| ours: x | 2 | 1 to 3 | s |",
+        "| `r` | 0.500 |",
+        "On MNIST, today: cores 2, torch 2. (a) n. 3 repetitions",
+    ):
+        assert piece in page
 
 
 def test_only_a_whole_run_on_mnist_gets_into_index(tmp_path):
-    index, whole = tmp_path / "index.ipynb", {"quick": False, "digits": "MNIST", "parts": dict.fromkeys("abcde")}
-    nbformat.write(nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell("## Speed\n" + speed.MARK + "old")]), index)
+    index = tmp_path / "index.ipynb"
+    whole = {"quick": False, "digits": "MNIST", "parts": dict.fromkeys(bench.PARTS)}
+    cell = nbformat.v4.new_markdown_cell("## Speed\n" + speed.MARK + "old")
+    nbformat.write(nbformat.v4.new_notebook(cells=[cell]), index)
     with pytest.raises(SystemExit, match="make bench first"):
         speed.main(tmp_path, index)
     (tmp_path / "bench.md").write_text("| new |")
-    for change in ({"quick": True}, {"digits": "the embedded digits"}, {"parts": {"a": None}}):
+    some = dict.fromkeys(list(bench.PARTS)[1:])
+    for change in ({"quick": True}, {"digits": "the embedded digits"}, {"parts": some}):
         (tmp_path / "results.json").write_text(json.dumps(whole | change))
         with pytest.raises(SystemExit, match="not for the page"):
             speed.main(tmp_path, index)
     (tmp_path / "results.json").write_text(json.dumps(whole))
     speed.main(tmp_path, index)
-    assert nbformat.read(index, 4).cells[0].source == "## Speed\n" + speed.MARK + "\n| new |"
+    source = nbformat.read(index, 4).cells[0].source
+    assert source == "## Speed\n" + speed.MARK + "\n| new |"
+
+
+def test_verdicts_table_and_goals():
+    runs = [{"exact": 0.9, "false none": 0.02, "seconds": 3.0}]
+    runs.append({"exact": 0.7, "false none": 0.04, "seconds": 5.0})
+    nothing = {"exact": 0.0, "false none": 1.0}
+    goals = {"exact": 0.8, "false none": 0.02}
+    found = verdicts.table(runs, {"predict nothing": nothing}, goals)
+    assert found.loc["exact"].tolist() == [80, 70, 90, 80, 0]
+    assert found.loc["seconds"].tolist()[:3] == [4, 3, 5]
+    assert verdicts.missed(runs, goals) == ["false none"]
+    assert verdicts.missed(runs, {"exact": 0.81, "false none": 0.03}) == ["exact"]

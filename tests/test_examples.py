@@ -1,4 +1,8 @@
-"""Beyond one machine: training by several processes, and verdicts on a folder that survive a kill. Each process here is a real one."""
+"""Beyond one machine: training by several processes, and verdicts that survive a kill.
+
+Each process here is a real one.
+"""
+
 import json
 import os
 import signal
@@ -10,10 +14,11 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from accelerate.state import AcceleratorState
-from conftest import ROOT, run
-from examples import train, verdicts
 from fastai.data.all import get_image_files
 from fastai.learner import Learner
+
+from conftest import ROOT, run
+from examples import train, verdicts
 from multilabel_mnist.data import DigitDataLoaders, digits_path
 from multilabel_mnist.inference import sigmoid_preds
 from multilabel_mnist.labels import BCEOneHotLossFlat
@@ -38,21 +43,37 @@ def one_process():
     AcceleratorState._reset_state(reset_partial_state=True)
 
 
-@pytest.mark.parametrize("norm, parts, precision", [("batch", 2, ["--double"]), ("group", 1, ["--double"]), ("group", 1, [])])
+@pytest.mark.parametrize(
+    "norm, parts, precision",
+    [("batch", 2, ["--double"]), ("group", 1, ["--double"]), ("group", 1, [])],
+)
 def test_two_processes_have_the_losses_of_one(norm, parts, precision, tmp_path):
-    ran(*TORCHRUN, ROOT / "examples/train.py", *SMALL, *precision, "--norm", norm, "--results", tmp_path / "two.json")
-    train.main([*SMALL, *precision, "--norm", norm, "--parts", str(parts), "--results", str(tmp_path / "one.json")])
-    both, one = (json.loads((tmp_path / f"{n}.json").read_text()) for n in ("two", "one"))
-    assert (one["processes"], both["processes"]) == (1, 2)
-    assert len(one["losses"]) == 8 and one["losses"][-1] < .6 * one["losses"][0]
-    torch.testing.assert_close(torch.tensor(both["losses"]), torch.tensor(one["losses"]), rtol=0, atol=1e-8 if precision else 1e-4)
-    if norm == "group":  # a batch norm keeps the averages of process 0's parts alone
-        assert abs(one["exact"] - both["exact"]) < .01
+    words = [*SMALL, *precision, "--norm", norm, "--results"]
+    ran(*TORCHRUN, ROOT / "examples/train.py", *words, tmp_path / "two.json")
+    train.main([*words, str(tmp_path / "one.json"), "--parts", str(parts)])
+    two, one = (json.loads((tmp_path / f"{n}.json").read_text()) for n in ("two", "one"))
+    assert (one["processes"], two["processes"]) == (1, 2)
+    assert len(one["losses"]) == 8 and one["losses"][-1] < 0.6 * one["losses"][0]
+    torch.testing.assert_close(
+        torch.tensor(two["losses"]),
+        torch.tensor(one["losses"]),
+        rtol=0,
+        atol=1e-8 if precision else 1e-4,
+    )
+    if norm == "group":  # batch norm keeps only the averages of process 0's parts
+        assert abs(one["exact"] - two["exact"]) < 0.01
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="what machines without a GPU are told")
-@pytest.mark.parametrize("words, reason", [(["--norm", "sync"], "needs GPUs"), (["--batch", "5", "--parts", "2"], "wanted a multiple of 2"), (["--learner"], "needs a GPU")])
-def test_training_says_what_it_can_not(words, reason):
+@pytest.mark.parametrize(
+    "words, reason",
+    [
+        (["--norm", "sync"], "needs GPUs"),
+        (["--batch", "5", "--parts", "2"], "expected a multiple of 2.*got 5"),
+        (["--learner"], "needs a GPU"),
+    ],
+)
+def test_training_says_what_it_cannot_do(words, reason):
     with pytest.raises(SystemExit, match=reason):
         train.main(["--source", "embedded", *words])
 
@@ -85,10 +106,19 @@ def parts(out):
 
 def test_verdicts_after_a_kill(model, folder, tmp_path):
     learn, pkl = model
-    out, command = tmp_path / "out", [ROOT / "examples/verdicts.py", pkl, folder, tmp_path / "out", "--rows", "2", "--batch", "1", "--cpu"]
-    begun = subprocess.Popen([sys.executable, *map(str, command)], cwd=ROOT, env=os.environ | {"OMP_NUM_THREADS": "1"}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    out = tmp_path / "out"
+    sizes = ["--rows", "2", "--batch", "1", "--cpu"]
+    command = [ROOT / "examples/verdicts.py", pkl, folder, out, *sizes]
+    begun = subprocess.Popen(
+        [sys.executable, *map(str, command)],
+        cwd=ROOT,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
     told = []
-    for line in begun.stdout:  # killed in the midst of a part, as soon as it says that three are done
+    for line in begun.stdout:  # killed in the middle of a part, once it says that three are done
         told.append(line)
         if ": 3 of 181 parts" in line:
             begun.send_signal(signal.SIGKILL)
@@ -101,7 +131,8 @@ def test_verdicts_after_a_kill(model, folder, tmp_path):
     said = ran(*TORCHRUN, *command)  # two processes take up what one began
     assert "images/s" in said and "361 images in 181 parts" in said
     after = parts(out)
-    assert len(after) == 181 and before.items() <= after.items(), "parts that were done are left alone"
+    assert len(after) == 181
+    assert before.items() <= after.items(), "parts that were done are left alone"
     assert [p.name for p in out.iterdir() if p.name.startswith(".")] == []
 
     df = pd.read_parquet(out)
@@ -111,7 +142,8 @@ def test_verdicts_after_a_kill(model, folder, tmp_path):
     assert "broken.png" in broken.error and pd.isna(broken.verdict)
     df = df[df.error.isna()].sort_values("path")
     preds = sigmoid_preds(learn, [folder / p for p in df.path])
-    assert list(df.verdict) == list(preds.verdicts) and [list(o) for o in df.labels] == preds.labels
+    assert list(df.verdict) == list(preds.verdicts)
+    assert [list(o) for o in df.labels] == preds.labels
     torch.testing.assert_close(torch.tensor(df[learn.dls.vocab].to_numpy()), preds.probs)
 
 
@@ -129,5 +161,6 @@ def test_what_a_kill_left_is_not_read(model, folder, tmp_path, capsys):
         verdicts.run(verdicts.arguments([*command, "--threshold", ".7"]))
     # in memory are the paths of one part and the images of one batch
     listed = pq.ParquetFile(out / "_files.parquet")
-    assert [listed.metadata.row_group(i).num_rows for i in range(listed.num_row_groups)] == [50] * 7 + [11]
+    groups = [listed.metadata.row_group(i) for i in range(listed.num_row_groups)]
+    assert [group.num_rows for group in groups] == [50] * 7 + [11]
     assert [pq.ParquetFile(f).num_row_groups for f in sorted(before)] == [5] * 7 + [2]
