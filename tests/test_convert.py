@@ -17,6 +17,7 @@ from fastai.text.all import (
     text_classifier_learner,
 )
 from fastai.vision.all import (
+    Callback,
     CategoryBlock,
     CrossEntropyLossFlat,
     DataBlock,
@@ -136,6 +137,18 @@ def test_encoded_targets_become_labels(files):
     dls = to_multiclass(block(encoded, target).dataloaders(files, bs=16, num_workers=0))
     found = [dls.vocab[i] for i in dls.valid.one_batch()[1]]
     assert found == [f.parent.name for f in dls.valid_ds.items[:16]]
+
+
+def test_types_that_a_loader_has_seen_are_converted(files, dls):
+    dls.test_dl(files[:2])  # fastai now remembers the types in a batch
+    multi = to_multilabel(dls)
+    multi.test_dl(files[:2])
+    back = to_multiclass(multi)
+    for loaders, expected in ((multi, TensorMultiCategory), (back, TensorCategory)):
+        assert "_types" in vars(loaders.valid)
+        x, y = loaders.valid.one_batch()
+        plain = (x.as_subclass(torch.Tensor), y.as_subclass(torch.Tensor))
+        assert type(loaders.valid.decode(plain)[1]) is expected
 
 
 def test_two_targets_cannot_be_converted(files):
@@ -259,6 +272,29 @@ def test_settings_are_kept_and_nothing_is_shared(dls, tmp_path):
     quiet(multi)
     assert torch.equal(learn.model[1].weight, before)
     assert not torch.equal(multi.model[1].weight, before)
+
+
+def test_what_was_recorded_stays_with_the_original(dls):
+    learn = quiet(Learner(dls, linear()))
+    multi = to_multilabel(learn)
+    assert len(learn.recorder.values) == 1
+    assert not hasattr(multi.recorder, "values")
+    assert len(quiet(multi).recorder.values) == 1
+
+
+class Holds(Callback):
+    """A callback that refers to the model and to the data."""
+
+    def __init__(self, net, data):
+        self.net = net
+        self.data = data
+
+
+def test_a_callback_refers_to_the_new_model_and_data(dls):
+    net = linear()
+    multi = to_multilabel(Learner(dls, net, cbs=Holds(net, dls)))
+    assert multi.holds.net is multi.model
+    assert multi.holds.data is multi.dls
 
 
 def test_an_optimizer_over_the_originals_weights_is_refused(dls):
