@@ -121,7 +121,7 @@ except ImportError as e: print(e)
 """)
     out = subprocess.run([sys.executable, script], env=env, capture_output=True, text=True)
     says = out.stdout + out.stderr
-    assert out.stdout.startswith(f"{SAYS} (refused)\n[4, 3] is the prediction"), says
+    assert out.stdout.startswith(f"{SAYS} (raises an error)\n[4, 3] is the prediction"), says
     assert "fastai" in out.stdout.splitlines()[-1], says
 
 
