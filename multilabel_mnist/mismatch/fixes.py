@@ -100,6 +100,8 @@ def _kept_settings(f: Facts, new_kind: str) -> str:
     sisters = same_form_of_target and f.kind != new_kind
     kept = []
     for key, code in f.info.settings.items():
+        if key == "reduction" and f.kind == "divergence":
+            continue  # KLDivLoss has one of its own, batchmean
         if key == "reduction" or (sisters and key != "pos_weight"):
             kept.append(f"{key}={code}")
     return ", ".join(kept)
