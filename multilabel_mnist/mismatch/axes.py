@@ -13,11 +13,11 @@ __all__ = [
     "UnitAxesBehindClasses",
     "UnitAxisElsewhere",
     "TrailingAxis",
+    "extra_axis",
     "OtherArrangement",
     "SeveralValuesPerOutput",
     "LabelsWithUnitAxis",
     "SeveralLabelsPerPrediction",
-    "extra_axis",
     "ExtraTargetAxis",
     "reorder",
     "OtherOrder",
@@ -136,6 +136,17 @@ class TrailingAxis(CauseWithForms):
 
 
 # %% ../../nbs/reference/mismatch_axes.ipynb #d8de4da8
+def extra_axis(
+    shape: Sequence[int],  # with an axis too many
+    other: Sequence[int],  # without it
+) -> int | None:
+    """Return the axis, after the first, without which one shape is the other, or None."""
+    for axis in range(1, len(shape)):
+        if without_axis(shape, axis) == tuple(other):
+            return axis
+    return None
+
+
 class OtherArrangement(Form):
     """Equally many numbers per item, arranged in other axes."""
 
@@ -260,17 +271,6 @@ class SeveralLabelsPerPrediction(Form):
             ")",
             "targ = targ.long()",
         )
-
-
-def extra_axis(
-    shape: Sequence[int],  # with an axis too many
-    other: Sequence[int],  # without it
-) -> int | None:
-    """Return the axis, after the first, without which one shape is the other, or None."""
-    for axis in range(1, len(shape)):
-        if without_axis(shape, axis) == tuple(other):
-            return axis
-    return None
 
 
 class ExtraTargetAxis(CauseWithForms):
@@ -418,8 +418,8 @@ class ClassAxis(CauseWithForms):
 
 
 # %% ../../nbs/reference/mismatch_axes.ipynb #17d7674b
-COLOR_CHANNELS = (3, 4)  # without and with transparency
-IMAGE_CHANNELS = (1, *COLOR_CHANNELS)
+COLOR_CHANNELS = (3, 4)  # red, green and blue, without and with transparency
+IMAGE_CHANNELS = (1, *COLOR_CHANNELS)  # grey images have one
 
 
 @dataclass(frozen=True)

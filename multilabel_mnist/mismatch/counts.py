@@ -10,9 +10,9 @@ __all__ = [
     "find_outputs",
     "OtherNumberOfOutputs",
     "NOutputs",
-    "LabelsInAnotherShape",
-    "same_batch_size",
     "n_targets",
+    "same_batch_size",
+    "LabelsInAnotherShape",
     "OtherImageSize",
     "StepsBesideOneTarget",
     "MapsBesideOneTarget",
@@ -96,8 +96,8 @@ def find_outputs(f: Facts) -> Outputs | None:
 def _may_hold_outputs(axis: int, ndim: int) -> bool:
     """Whether the outputs of a network may lie along an axis.
 
-    Of images they lie along axis 1, the others are height and width. With 5 axes the last one
-    may hold them, too: a detector returns [batch, anchors, height, width, outputs].
+    For images they lie along axis 1, because the other axes are height and width. With 5 axes
+    the last one may hold them, too: a detector returns [batch, anchors, height, width, outputs].
     """
     if ndim < 4 or axis == 1:
         return True
@@ -141,6 +141,16 @@ class NOutputs(CauseWithForms):
 
 
 # %% ../../nbs/reference/mismatch_counts.ipynb #44589564
+def n_targets(f: Facts) -> int:
+    """Return the length of the first axis of the target; 1 for a single number."""
+    return f.targ_shape[0] if f.targ_shape else 1
+
+
+def same_batch_size(f: Facts) -> bool:
+    """Whether prediction and target hold equally many items."""
+    return f.batch_size == n_targets(f)
+
+
 class LabelsInAnotherShape(Form):
     """One label per prediction, in another shape."""
 
@@ -157,16 +167,6 @@ class LabelsInAnotherShape(Form):
 
     def fix(self, f, seen):
         return [reshape_targets(f.positions)]
-
-
-def same_batch_size(f: Facts) -> bool:
-    """Whether prediction and target hold equally many items; a single number counts as one."""
-    return f.batch_size == n_targets(f)
-
-
-def n_targets(f: Facts) -> int:
-    """Return the length of the first axis of the target; 1 for a single number."""
-    return f.targ_shape[0] if f.targ_shape else 1
 
 
 class OtherImageSize(Form):
