@@ -17,7 +17,8 @@ from tools.notebooks import split_directives
 
 # Modules that hold causes of a mismatch; none of them needs another.
 CAUSES = [
-    f"mismatch.{name}" for name in ("targets", "axes", "counts", "weights", "metrics", "outputs")
+    f"mismatch.{name}"
+    for name in ("targets", "axes", "counts", "values", "weights", "metrics", "outputs")
 ]
 # What each module is built on. It may import these, and whatever these are built on.
 BUILT_ON = {

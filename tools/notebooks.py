@@ -47,6 +47,7 @@ READING_ORDER = (
     "mismatch_targets",
     "mismatch_axes",
     "mismatch_counts",
+    "mismatch_values",
     "mismatch_weights",
     "mismatch_metrics",
     "mismatch_outputs",
