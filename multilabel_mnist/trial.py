@@ -24,7 +24,7 @@ from torch import Tensor, nn
 def _copy_tensor(o: Tensor, device) -> Tensor:
     """Copy a tensor as a plain one, cut from its graph, that requires a gradient if `o` does."""
     plain = o.detach().as_subclass(Tensor)
-    if plain.is_meta:  # it has a shape and no numbers, so zeros stand in for them
+    if plain.is_meta and device is not None:  # no numbers to move, so zeros stand in for them
         return torch.zeros_like(plain, device="cpu")
     return plain.to(device=device).requires_grad_(o.requires_grad).clone()
 

@@ -9,9 +9,9 @@ import torch
 import torch.nn.functional as F
 from fastai.losses import BCELossFlat, BCEWithLogitsLossFlat, CrossEntropyLossFlat, FocalLossFlat, LabelSmoothingCrossEntropyFlat, MSELossFlat
 from fastai.metrics import accuracy, accuracy_multi, error_rate
+from multilabel_mnist.losses import read_loss
 from multilabel_mnist.mismatch import diagnose
-from multilabel_mnist.mismatch_facts import read_loss
-from multilabel_mnist.mismatch_numbers import CAUSES
+from multilabel_mnist.mismatch.table import CAUSES
 from test_mismatch_random import WRONG, wrong_pair
 from torch import nn
 from torch.testing import assert_close

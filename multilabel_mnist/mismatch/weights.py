@@ -112,7 +112,8 @@ class ClassWeightLength(Cause):
         labels = "targ.reshape(-1)"
         if f.targ.is_floating_point():  # probabilities
             labels = f"targ.argmax({f.class_axis}).reshape(-1)"
-        elif (f.targ == f.info.ignore_index).any():
+        elif not 0 <= f.info.ignore_index < n_classes and not f.labels_in_range:
+            # The ignored label is no class, and bincount cannot count it.
             labels = f"targ[targ!={f.info.ignore_index}]"
         return lines(
             f"n = torch.bincount({labels}, minlength={n_classes}) "
