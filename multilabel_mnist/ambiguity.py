@@ -22,7 +22,7 @@ from multilabel_mnist.checks import (
 def ambiguity(
     probs: Tensor,  # sigmoids, shape (N, C), such as the .probs of a SigmoidPreds
 ) -> Tensor:  # bits, shape (N,), from 0 to C
-    """Return the sum of the sigmoids' entropies; ValueError for values outside [0, 1]."""
+    """Return the sum of the sigmoids' entropies; ValueError outside [0, 1]."""
     p = check_probs(probs)
     entropies = torch.special.entr(p) + torch.special.entr(1 - p)
     return entropies.sum(1) / np.log(2)
@@ -34,7 +34,7 @@ _DROP_WIDTH = 0.6  # pixels: a drop is a Gaussian dot, and dots this wide merge 
 
 
 def _ink_drops(image):
-    """Return points (400, 2), row and column, that are denser where there is more ink."""
+    """Return points (400, 2), row and column, more of them where there is more ink."""
     ink = (np.arange(_N_DROPS) + 0.5) / _N_DROPS * image.sum()
     pixels = np.searchsorted(image.ravel().cumsum(), ink)
     return np.stack(np.unravel_index(pixels, image.shape), 1).astype(float)
@@ -123,10 +123,10 @@ def confused_pairs(
 
 # %% ../nbs/07_ambiguity.ipynb #0c69ee3d
 def label_suspicion(
-    probs: Tensor,  # sigmoids, shape (N, C), of networks that did not train on these items
-    labels: Tensor,  # the given labels, shape (N,), or targets of 0s and 1s, shape (N, C)
+    probs: Tensor,  # sigmoids (N, C) of networks that did not train on these items
+    labels: Tensor,  # the given labels (N,), or targets of 0s and 1s (N, C)
 ) -> Tensor:  # bits, shape (N,): 0 where the target was certain
-    """Return how surprising the given labels are: the sum of their binary cross-entropies.
+    """Return how surprising the given labels are: their binary cross-entropies.
 
     ValueError for labels that do not fit.
     """

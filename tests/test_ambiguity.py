@@ -1,0 +1,112 @@
+"""Scores in bits: what they refuse, and that predictions of any class with the right fields do."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from torch import tensor
+from torch.testing import assert_close
+
+from multilabel_mnist.ambiguity import (
+    ambiguity,
+    confused_pairs,
+    label_suspicion,
+    morph,
+    most_ambiguous,
+)
+from multilabel_mnist.inference import SigmoidPreds
+
+PROBS = tensor([[0.5, 0.25], [0.999, 0.001]])
+ONE = np.zeros((28, 28), dtype=np.uint8)
+ONE[4:24, 13:16] = 255
+SEVEN = ONE.copy()
+SEVEN[4:7, 6:16] = 255
+
+
+@pytest.mark.parametrize(
+    "probs, message",
+    [
+        (tensor([[2.0, -1.0]]), "expected probs from 0 to 1, got -1 to 2"),
+        (tensor([0.5, 0.5]), "expected probs of shape (N, C)"),
+        (tensor([[0.5, torch.nan]]), "without NaN"),
+        ("three", "expected probs to be numbers"),
+    ],
+)
+def test_probs_that_are_none(probs, message):
+    for score in (ambiguity, lambda p: label_suspicion(p, tensor([0]))):
+        with pytest.raises(ValueError) as error:
+            score(probs)
+        assert message in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "labels, message",
+    [
+        (tensor([0, 2]), "expected labels from 0 to 1 for 2 classes, got 0 to 2"),
+        (tensor([0, 1, 0]), "got shape (3,)"),
+        (tensor([[0.5, 0], [0, 1]]), "expected labels to be 0s and 1s"),
+        (["a", "b"], "dls.vocab.o2i"),
+    ],
+)
+def test_labels_that_do_not_fit(labels, message):
+    with pytest.raises(ValueError) as error:
+        label_suspicion(PROBS, labels)
+    assert message in str(error.value)
+
+
+def test_lists_and_arrays_are_taken():
+    assert_close(ambiguity(PROBS.tolist()), ambiguity(PROBS.double()))
+    assert_close(ambiguity(PROBS.numpy()), ambiguity(PROBS))
+    assert_close(label_suspicion(PROBS.numpy(), [0, 1]), label_suspicion(PROBS, tensor([0, 1])))
+
+
+def test_suspicion_of_a_certain_network_is_finite():
+    bits = label_suspicion(tensor([[0.0, 1.0]]), tensor([0]))
+    assert torch.isfinite(bits).all() and bits.item() > 50
+
+
+def test_ambiguity_of_float64_stays_float64():
+    assert ambiguity(PROBS.double()).dtype == torch.float64
+
+
+def test_most_ambiguous_first():
+    preds = SigmoidPreds(tensor([[4.0, -4.0], [0.1, 0.0], [1.0, 0.0]]))
+    assert_close(most_ambiguous(preds, 2).probs, preds.probs[[1, 2]])
+    assert len(most_ambiguous(preds)) == 3
+    for k in (0, 1.5, True):
+        with pytest.raises(ValueError, match="expected k to be a whole number of at least 1"):
+            most_ambiguous(preds, k)
+
+
+def test_confused_pairs_needs_probs_targs_and_vocab_only():
+    preds = SimpleNamespace(probs=PROBS, targs=None, vocab=["a", "b"])
+    pairs = confused_pairs(preds)
+    assert list(pairs.columns) == ["a", "b"] and (np.diag(pairs) == 0).all()
+    assert_close(pairs.loc["a", "b"], 0.5 * 0.25 + 0.999 * 0.001, atol=1e-6, rtol=0)
+    preds.targs = tensor([[1.0, 1.0], [1.0, 0.0]])
+    assert_close(confused_pairs(preds).loc["a", "b"], 0.999 * 0.001, atol=1e-6, rtol=0)
+
+
+def test_a_morph_begins_and_ends_with_its_images_and_keeps_the_ink():
+    images = morph(ONE, SEVEN, 5)
+    assert images.shape == (5, 28, 28) and images.dtype == np.uint8
+    assert (images[0] == ONE).all() and (images[-1] == SEVEN).all()
+    ink = images.sum((1, 2), dtype=float)
+    assert (ink[1:-1] > 0.8 * ink[0]).all() and (ink[1:-1] < 1.2 * ink[-1]).all()
+
+
+@pytest.mark.parametrize(
+    "a, b, steps, message",
+    [
+        (ONE, ONE[:9], 3, "two uint8 images of one shape (H, W), got a uint8 array of shape"),
+        (ONE, ONE / 255, 3, "got a uint8 array of shape (28, 28) and a float64 array"),
+        (ONE[None], ONE[None], 3, "two uint8 images"),
+        (ONE, 0 * ONE, 3, "expected ink in both images"),
+        (ONE, ONE, 1, "expected steps to be a whole number of at least 2, got 1"),
+    ],
+)
+def test_images_that_cannot_be_morphed(a, b, steps, message):
+    with pytest.raises(ValueError) as error:
+        morph(a, b, steps)
+    assert message in str(error.value)
