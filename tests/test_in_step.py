@@ -4,6 +4,9 @@ import re
 import shutil
 from importlib.metadata import version
 
+import nbformat
+from nbformat.v4 import new_code_cell, new_notebook
+
 from conftest import PACKAGE, ROOT, settings
 from tools import export
 from tools.readme import PICTURES, render
@@ -28,6 +31,36 @@ def test_modules_are_what_the_notebooks_export(tmp_path):
     differ = sorted(n for n in fresh.keys() | here.keys() if fresh.get(n) != here.get(n))
     assert not differ, f"run make export, and commit: {differ}"
     assert (tmp_path / "pyproject.toml").read_text() == (ROOT / "pyproject.toml").read_text()
+
+
+def test_a_lesson_may_add_to_a_module_of_a_reference_chapter(tmp_path):
+    """Reference chapters are exported first, and imports are absolute, of many lines or of one."""
+    names = ", ".join(f"a_name_that_is_long_{i}" for i in range(6))
+    notebooks = {
+        "reference/checks": ["#| default_exp checks", f"#| export\n{names} = range(6)"],
+        "reference/head": [
+            "#| default_exp head",
+            f"#| export\nfrom multilabel_mnist.checks import ({names})",
+            "#| export\ndef in_chapter(): pass",
+        ],
+        "03_lesson": [
+            "#| export head\nfrom multilabel_mnist.checks import a_name_that_is_long_0 as short",
+            "#| export head\ndef in_lesson(): pass",
+        ],
+    }
+    for name, sources in notebooks.items():
+        path = tmp_path / "nbs" / f"{name}.ipynb"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        nbformat.write(new_notebook(cells=[new_code_cell(s) for s in sources]), path)
+    for name in ("pyproject.toml", "ruff.toml"):
+        shutil.copy(ROOT / name, tmp_path)
+    (tmp_path / PACKAGE.name).mkdir()
+    export.main(tmp_path)
+    head = python_files(tmp_path / PACKAGE.name)["head.py"]
+    imported = re.findall(r"^from (\S+) import", head, re.M)
+    assert imported == ["multilabel_mnist.checks", "multilabel_mnist.checks"]
+    assert '__all__ = ["in_chapter", "in_lesson"]' in head
+    assert head.index("def in_chapter") < head.index("def in_lesson")
 
 
 def test_readme_is_made_from_index():
