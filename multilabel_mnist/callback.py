@@ -230,7 +230,7 @@ class ExplainMismatch(Callback):
             diagnosis = diagnose_call(*call)
         except Exception as e:  # a bug of ours: it must neither end a training nor stay hidden
             text = f"ExplainMismatch could not check {name_of(func)}: {internal_error(e)}."
-            self.warn_once(text, f"{text} Please report it; training goes on.")
+            self.warn_once(text, f"{text} Please report it; this check was skipped.")
             return None
         if diagnosis.ok or diagnosis.cause == "unexplained" or diagnosis.cause in self.allow:
             return None
