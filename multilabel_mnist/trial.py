@@ -8,7 +8,6 @@ __all__ = ["FUNCTIONS", "copy_data", "copy_loss", "Trial", "keep_random_state", 
 # %% ../nbs/reference/trial.ipynb #d0000003
 import copy
 import random
-import sys
 import types
 import warnings
 from collections.abc import Callable, Iterator
@@ -16,6 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -116,22 +116,33 @@ class Trial:
         return self.error is not None
 
 
+def _gpus(model: nn.Module | None) -> list[int]:
+    """Return the GPU in use and those that hold a model's weights; none before CUDA has started."""
+    if not (torch.cuda.is_available() and torch.cuda.is_initialized()):
+        return []
+    parameters = model.parameters() if model is not None else []
+    held = {p.device.index for p in parameters if p.device.type == "cuda"}
+    return sorted(held | {torch.cuda.current_device()})
+
+
 @contextmanager
-def keep_random_state() -> Iterator[None]:
-    """Restore the random states of Python, NumPy and torch afterwards."""
+def keep_random_state(
+    model: nn.Module | None = None,  # the states of the GPUs that hold its weights are kept, too
+    seed: int | None = None,  # for the block, so that it always runs the same way
+) -> Iterator[None]:
+    """Run a block, and restore the random states of Python, NumPy and torch afterwards."""
     python_state = random.getstate()
-    numpy = sys.modules.get("numpy")
-    numpy_state = numpy.random.get_state() if numpy else None
-    devices = []
-    if torch.cuda.is_available() and torch.cuda.is_initialized():
-        devices = [torch.cuda.current_device()]
+    numpy_state = np.random.get_state()
     try:
-        with torch.random.fork_rng(devices):
+        with torch.random.fork_rng(_gpus(model)):
+            if seed is not None:
+                random.seed(seed)
+                np.random.seed(seed)
+                torch.default_generator.manual_seed(seed)
             yield
     finally:
         random.setstate(python_state)
-        if numpy:
-            numpy.random.set_state(numpy_state)
+        np.random.set_state(numpy_state)
 
 
 def attempt(

@@ -10,6 +10,7 @@ from multilabel_mnist import final_linear as module
 from multilabel_mnist import head
 from multilabel_mnist.final_linear import final_linear
 from multilabel_mnist.head import head_table, replace_final_linear
+from multilabel_mnist.trial import keep_random_state
 
 
 def test_it_can_be_imported_from_head():
@@ -172,7 +173,7 @@ def test_random_states_stay_as_they_were_on_the_gpu():
     torch.cuda.manual_seed(7)
     expected = torch.rand(1, device="cuda")
     torch.cuda.manual_seed(7)
-    with module.preserve_random_state(nn.Linear(2, 2).cuda()):
+    with keep_random_state(nn.Linear(2, 2).cuda()):
         torch.rand(1, device="cuda")
     assert torch.rand(1, device="cuda") == expected
 
