@@ -22,6 +22,7 @@ __all__ = [
     "unit_free",
     "without_axis",
     "Facts",
+    "real_part",
     "first_tensor",
 ]
 
@@ -257,12 +258,12 @@ class Facts:
     @cached_property
     def targ_min(self) -> float:
         """Smallest value of the target; 0 if it is empty."""
-        return self.targ.min().item() if self.targ.numel() else 0
+        return real_part(self.targ).min().item() if self.targ.numel() else 0
 
     @cached_property
     def targ_max(self) -> float:
         """Largest value of the target; 0 if it is empty."""
-        return self.targ.max().item() if self.targ.numel() else 0
+        return real_part(self.targ).max().item() if self.targ.numel() else 0
 
     @property
     def labels_in_range(self) -> bool:
@@ -341,6 +342,11 @@ class Facts:
         expected_outside = p.numel() * (share_below_0 + share_above_1)
         share_at_the_ends = ((p - 0.5).abs() > AT_THE_ENDS).float().mean()
         return bool(expected_outside > EXPECTED_OUTSIDE or share_at_the_ends > CROWDED)
+
+
+def real_part(values: Tensor) -> Tensor:
+    """Return numbers that have an order: complex ones have none, so of those the real part."""
+    return values.real if values.is_complex() else values
 
 
 def first_tensor(o) -> Tensor:

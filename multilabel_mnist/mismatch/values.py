@@ -399,7 +399,9 @@ class MissingActivation(CauseWithForms):
     )
 
     def applies(self, f):
-        if not f.shapes_fit or not f.pred.numel() or f.pred_sample.isnan().any():
+        if not f.shapes_fit or not f.pred.numel() or f.pred.is_complex():
+            return False
+        if f.pred_sample.isnan().any():
             return False
         return f.kind == "probs" or not are_log_probs(f)
 
