@@ -22,6 +22,7 @@ __all__ = [
 ]
 
 # %% ../../nbs/reference/mismatch_targets.ipynb #dfdb6205
+import math
 from dataclasses import dataclass
 
 import torch
@@ -188,8 +189,9 @@ class SingleLogitSoftmax(Cause):
 
     def fix(self, f, seen):
         shape = "pred.shape[:1]+pred.shape[2:]" if seen == "column" else "-1"
+        largest = int(f.targ_max) if math.isfinite(f.targ_max) else 1  # NaN says nothing
         more_outputs = lines(
-            replace_head(f, max(int(f.targ_max) + 1, 2), len(f.pred_shape)),
+            replace_head(f, max(largest + 1, 2), len(f.pred_shape)),
             f"targ = targ.reshape({shape}).long()",
         )
         sigmoid = "loss_func = nn.BCEWithLogitsLoss()\ntarg = targ.reshape(pred.shape).float()"
