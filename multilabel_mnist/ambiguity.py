@@ -10,12 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from multilabel_mnist.checks import (
-    check_binary_targets,
-    check_count,
-    check_probs,
-    describe,
-)
+from .calibrate import targets_like
+from .checks import check_count, check_probs, describe
 
 
 # %% ../nbs/07_ambiguity.ipynb #54892853
@@ -131,6 +127,6 @@ def label_suspicion(
     ValueError for labels that do not fit.
     """
     p = check_probs(probs).double().clamp(1e-9, 1 - 1e-9)  # 30 bits at most, not infinity
-    t = check_binary_targets(labels, p.shape, "labels").detach().cpu().double()
+    t = targets_like(p, labels, name="labels").double()
     log_likelihood = torch.xlogy(t, p) + torch.xlogy(1 - t, 1 - p)
     return -log_likelihood.sum(1) / np.log(2)

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from multilabel_mnist.checks import (
+    NAMES_HINT,
     check_binary_targets,
     check_probs,
     check_scores,
@@ -27,14 +28,15 @@ def targets_like(
     scores: Tensor,  # logits or probabilities, shape (N, C)
     targs,  # labels, shape (N,), or targets, shape (N, C); for C = 1 also answers, shape (N,)
     binary: bool = True,  # allow only 0 and 1? False: anything between them, too
+    name: str = "targets",  # for the error message
 ) -> Tensor:  # float32, shape (N, C), on the CPU
     """Return labels or targets in the shape of `scores`; ValueError if they do not fit."""
     n, n_classes = scores.shape
-    targs = check_tensor(targs, "targets", f"labels ({n},) or targets ({n}, {n_classes})")
+    targs = check_tensor(targs, name, f"labels ({n},) or targets ({n}, {n_classes}){NAMES_HINT}")
     if n_classes == 1 and targs.ndim == 1:
         targs = targs[:, None]
     check = check_binary_targets if binary else check_targets
-    return check(targs, scores.shape).detach().cpu()
+    return check(targs, scores.shape, name).detach().cpu()
 
 
 # %% ../nbs/reference/calibrate.ipynb #164063fd

@@ -5,6 +5,7 @@
 # %% auto #0
 __all__ = [
     "CLASS_INDICES",
+    "NAMES_HINT",
     "is_fastai",
     "describe",
     "check_tensor",
@@ -77,6 +78,7 @@ def check_tensor(
 
 # %% ../nbs/reference/checks.ipynb #c0000015
 CLASS_INDICES = "class indices of shape (N,)"
+NAMES_HINT = "; dls.vocab.o2i turns a class name into its index"
 
 
 def _check_range(labels: Tensor, n_classes: int, name: str) -> None:
@@ -101,8 +103,7 @@ def check_labels(
     name: str = "labels",
 ) -> Tensor:  # int64, shape (N,)
     """Return class indices as int64; ValueError for anything else, and outside 0..n_classes-1."""
-    hint = "; dls.vocab.o2i turns a class name into its index"
-    labels = check_tensor(labels, name, CLASS_INDICES + hint)
+    labels = check_tensor(labels, name, CLASS_INDICES + NAMES_HINT)
     if labels.ndim != 1:
         raise ValueError(f"expected {name} to be {CLASS_INDICES}, got shape {tuple(labels.shape)}")
     if labels.dtype == torch.bool:
@@ -169,8 +170,7 @@ def check_targets(
 ) -> Tensor:  # float32, shape (N, C), values from 0 to 1, on the device of `targs`
     """Return labels or targets as targets; ValueError if they fit neither, or leave 0 to 1."""
     n, n_classes = shape
-    hint = "; dls.vocab.o2i turns a class name into its index"
-    targs = check_tensor(targs, name, f"labels ({n},) or targets ({n}, {n_classes}){hint}")
+    targs = check_tensor(targs, name, f"labels ({n},) or targets ({n}, {n_classes}){NAMES_HINT}")
     if targs.shape == (n, n_classes):
         return _check_unit_interval(targs, name)
     if targs.shape in ((n,), (n, 1)):

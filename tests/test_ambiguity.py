@@ -40,6 +40,11 @@ def test_probs_that_are_none(probs, message):
         assert message in str(error.value)
 
 
+def test_answers_to_a_single_question():
+    probs = tensor([[0.5], [0.25]])
+    assert_close(label_suspicion(probs, tensor([1, 1])), tensor([1.0, 2.0]).double())
+
+
 @pytest.mark.parametrize(
     "labels, message",
     [
