@@ -17,7 +17,6 @@ from tools.notebooks import (
     title,
 )
 from tools.outputs import tidy
-from tools.pages import relink as page_links
 from tools.readme import main, markdown_table, relink, render
 
 BAR = '<div><progress max="3" value="3"></progress> 100.00% [3/3 00:00&lt;00:00]</div>'
@@ -89,8 +88,18 @@ def test_directives_are_taken_off_and_obeyed():
     nb = reader_view(new_notebook(cells=[md("#| no"), *map(code, sources)]))
     assert [c.source for c in nb.cells] == ["#| no", "f", "g", "h", "i", "k"]
     tags = [c.metadata.get("tags", []) for c in nb.cells]
-    assert tags == [[], ["exported"], ["no-input"], ["folded"], [], ["exported"]]
+    assert tags == [[], ["exported"], ["remove-input"], ["hide-input"], [], ["exported"]]
     assert nb.cells[2].metadata.transient.remove_source
+
+
+def test_folds_and_figures_are_labeled():
+    solution = code("#| code-fold: true\nx", metadata={"tags": ["solution"]})
+    figure = code('#| alt: A "7": almost a 1.\nplot()')
+    nb = reader_view(new_notebook(cells=[md("## Seven"), solution, figure]))
+    labels = [c.metadata.mystnb for c in nb.cells[1:]]
+    assert [label.code_prompt_show for label in labels] == ["Solution", "Show the code"]
+    assert [label.image.alt for label in labels] == ["Seven", 'A "7": almost a 1.']
+    assert nb.cells[2].source == "plot()"
 
 
 def test_hidden_outputs_are_not_shown():
@@ -161,19 +170,6 @@ def test_links_of_the_readme():
     assert relink("`[a](b)` [a](b)\n```\n[a](b)\n```") == "`[a](b)` [a](nbs/b)\n```\n[a](b)\n```"
 
 
-def test_links_of_pages_cross_folders(tmp_path):
-    html = (
-        '<a href="../02_labels.ipynb#X"><a href="losses.ipynb"><a href="../../LICENSE">'
-        '<a href="gone.ipynb"><a href="https://x.y/a.ipynb"><a href="#here">'
-    )
-    folder = tmp_path / "nbs/reference"
-    found = page_links(html, ["02_labels", "losses"], folder, tmp_path / "out")
-    assert found == (
-        '<a href="02_labels.html#X"><a href="losses.html"><a href="../LICENSE">'
-        '<a href="../nbs/reference/gone.ipynb"><a href="https://x.y/a.ipynb"><a href="#here">'
-    )
-
-
 def test_tables_become_markdown():
     html = (
         "<table><thead><tr><th></th><th>a</th></tr><tr><th>row</th><th></th></tr></thead>"
@@ -193,6 +189,7 @@ def test_readme_is_rendered_with_its_pictures(tmp_path):
             md("# T\n\n[a](01_x.ipynb)"),
             code("#| hide\nhidden"),
             code("plot()", outputs=[display(image_png="aGk=")]),
+            code("#| alt: Two bars.\nplot(2)", outputs=[display(image_png="aG8=")]),
             code("print(1)", outputs=[stream("\x1b[31m1\n\n\n2\x1b[0m\n")]),
             code("df", outputs=[display(text_html=TABLE)]),
         ]
@@ -207,20 +204,22 @@ def test_readme_is_rendered_with_its_pictures(tmp_path):
         "[a](nbs/01_x.ipynb)",
         "```python\nplot()\n```",
         "![T](nbs/images/index_1.png)",
+        "![Two bars.](nbs/images/index_2.png)",
         "```text\n1\n\n\n2\n```",
         "| epoch | loss |\n| ---: | ---: |\n| 0 | 0.5 |",
     ):
         assert piece in text
-    assert "hidden" not in text
-    assert [p.name for p in images.iterdir()] == ["index_1.png"]
+    assert "hidden" not in text and "#|" not in text
+    assert sorted(p.name for p in images.iterdir()) == ["index_1.png", "index_2.png"]
     assert (images / "index_1.png").read_bytes() == b"hi"
 
 
-def test_readme_refuses_errors(tmp_path):
-    error = new_output("error", ename="E", evalue="v", traceback=[])
+def test_readme_shows_an_error_as_text(tmp_path):
+    error = new_output(
+        "error", ename="E", evalue="v", traceback=["File a.py", "\x1b[31mE: v\x1b[0m"]
+    )
     nbformat.write(new_notebook(cells=[code("x", outputs=[error])]), tmp_path / "index.ipynb")
-    with pytest.raises(ValueError, match="error among its outputs"):
-        render(tmp_path / "index.ipynb")
+    assert "```text\nFile a.py\nE: v\n```" in render(tmp_path / "index.ipynb")[0]
 
 
 @pytest.mark.parametrize(

@@ -17,9 +17,9 @@ from nbclient import NotebookClient
 from nbclient.exceptions import DeadKernelError
 from traitlets.config import Config
 
-from .notebooks import NBS, ROOT, environment, heading_above, reading_order, title
+from .notebooks import NBS, ROOT, environment, heading_above, reading_order
 from .outputs import tidy
-from .pages import Pages
+from .pages import build
 from .save import save
 
 CELL_TIMEOUT = 1800  # seconds; the slowest cell of the course takes about one minute
@@ -56,11 +56,15 @@ class Failure:
 class Run:
     """What became of one notebook."""
 
-    name: str
-    title: str
+    path: Path
     nb: nbformat.NotebookNode
     seconds: float
     failure: Failure | None
+
+    @property
+    def name(self):
+        """The notebook's name, which no other has."""
+        return self.path.stem
 
     @property
     def verdict(self):
@@ -114,7 +118,7 @@ def execute(path, source):
                 raise KeyboardInterrupt from None
             found = failure(nb, started[-1], error)
     seconds = time.perf_counter() - begin
-    return Run(path.stem, title(nb, path.stem), tidy(nb), seconds, found)
+    return Run(path, tidy(nb), seconds, found)
 
 
 def table(runs):
@@ -146,10 +150,8 @@ def fresh_folder(out):
     (out / MARKER).write_text("The next run of tools.course deletes this folder.\n")
 
 
-def run_all(paths, source, out):
+def run_all(paths, source):
     """Run the notebooks one after the other and say how each went; a failure stops only its own."""
-    fresh_folder(out)
-    pages = Pages(paths, out)
     runs = []
     name_width = max(len(p.stem) for p in paths)
     count_width = len(str(len(paths)))
@@ -161,11 +163,18 @@ def run_all(paths, source, out):
         print(f"{run.seconds:6.1f} s  {'FAILED' if run.failure else 'passed'}", flush=True)
         if run.failure:
             print("\n".join("    " + line for line in str(run.failure).splitlines()), flush=True)
-        nbformat.write(run.nb, out / path.name)
-        pages.write(run.name, run.nb)
-    index = next((run.nb for run in runs if run.name == "index"), None)
-    pages.write_index(index, runs, source)
     return runs
+
+
+def make_pages(nbs, out, runs, source):
+    """Make the pages of the course in `out`, with the executed notebooks beside them."""
+    for run in runs:
+        executed = out / run.path.relative_to(nbs)
+        executed.parent.mkdir(parents=True, exist_ok=True)
+        nbformat.write(run.nb, executed)
+    for warning in build(nbs, out, runs, source):
+        print(warning)
+    print(f"\nPages: {out / 'index.html'}")
 
 
 def data_source(text):
@@ -209,6 +218,9 @@ def arguments(argv=None):
     parser.add_argument(
         "--save", action="store_true", help="put the outputs into the notebooks if all have passed"
     )
+    parser.add_argument(
+        "--no-run", action="store_true", help="make the pages from the saved outputs"
+    )
     parser.add_argument("--nbs", type=Path, default=NBS, help="the folder of the notebooks")
     parser.add_argument(
         "--out",
@@ -226,14 +238,18 @@ def main(argv=None):
     """Run the course, and exit with 1 if a notebook failed or was not saved."""
     args = arguments(argv)
     paths = chosen(args.nbs, args.notebooks)
+    fresh_folder(args.out)
+    if args.no_run:
+        make_pages(args.nbs, args.out, [], args.source)
+        return
     print(f"{len(paths)} notebooks, data: {args.source}")
     try:
-        runs = run_all(paths, args.source, args.out)
+        runs = run_all(paths, args.source)
     except KeyboardInterrupt:
         sys.exit("\nstopped")
+    make_pages(args.nbs, args.out, runs, args.source)
     failed = any(run.failure for run in runs)
     not_saved = []
-    print(f"\nPages: {args.out / 'index.html'}")
     if args.save and failed:
         print("Nothing was saved, because a notebook failed.")
     elif args.save:

@@ -12,50 +12,54 @@ from nbconvert.preprocessors import RegexRemovePreprocessor, TagRemovePreprocess
 ROOT = Path(__file__).resolve().parent.parent
 NBS = ROOT / "nbs"
 
-# The one place that says in which order the course is read: lessons in nbs/, then the chapters of
-# nbs/reference/ in the order in which their modules build on each other.
-READING_ORDER = (
-    "index",
-    "01_mismatch",
-    "02_labels",
-    "03_head",
-    "04_training",
-    "05_inference",
-    "06_compose",
-    "07_ambiguity",
-    "09_from_v1",
-    # reference
-    "checks",
-    "lazy",
-    "trial",
-    "losses",
-    "data",
-    "pixels",
-    "batches",
-    "convert",
-    "final_linear",
-    "head",
-    "calibrate",
-    "inference",
-    "predict",
-    "draw",
-    "verdicts",
-    "mismatch",
-    "mismatch_facts",
-    "mismatch_cause",
-    "mismatch_fixes",
-    "mismatch_targets",
-    "mismatch_axes",
-    "mismatch_counts",
-    "mismatch_values",
-    "mismatch_weights",
-    "mismatch_metrics",
-    "mismatch_outputs",
-    "mismatch_table",
-    "mismatch_display",
-    "explain",
-    "callback",
-)
+# The one place that says in which order the course is read, and in which part of it a notebook is:
+# lessons in nbs/, then the chapters of nbs/reference/ in the order in which their modules build on
+# each other.
+READING_ORDER = {
+    "Lessons": (
+        "index",
+        "01_mismatch",
+        "02_labels",
+        "03_head",
+        "04_training",
+        "05_inference",
+        "06_compose",
+        "07_ambiguity",
+    ),
+    "Reference": (
+        "checks",
+        "lazy",
+        "trial",
+        "losses",
+        "data",
+        "pixels",
+        "batches",
+        "convert",
+        "final_linear",
+        "head",
+        "calibrate",
+        "inference",
+        "predict",
+        "draw",
+        "verdicts",
+        "mismatch",
+        "mismatch_facts",
+        "mismatch_cause",
+        "mismatch_fixes",
+        "mismatch_targets",
+        "mismatch_axes",
+        "mismatch_counts",
+        "mismatch_values",
+        "mismatch_weights",
+        "mismatch_metrics",
+        "mismatch_outputs",
+        "mismatch_table",
+        "mismatch_display",
+        "explain",
+        "callback",
+    ),
+    "Appendix": ("09_from_v1",),
+}
 
 # torchvision and timm still call torch.jit.script; the warning names the machine's own folders.
 QUIET = "ignore:`torch.jit.script` is deprecated:FutureWarning"
@@ -63,8 +67,8 @@ QUIET = "ignore:`torch.jit.script` is deprecated:FutureWarning"
 _heading = re.compile(r"#{1,6}\s+(.+?)\s*#*\s*$")
 
 
-def reading_order(folder=NBS):
-    """Return the notebooks of `folder` and its subfolders as they are read.
+def parts(folder=NBS):
+    """Return the notebooks of `folder` and its subfolders, in parts, as they are read.
 
     Those that READING_ORDER names come first, all others after them, by name. Two notebooks of one
     name raise ValueError, since a page, a test and a command know a notebook by its name alone.
@@ -77,8 +81,17 @@ def reading_order(folder=NBS):
         if path.stem in paths:
             raise ValueError(f"two notebooks are called {path.stem}: rename one of them")
         paths[path.stem] = path
-    listed = [paths.pop(name) for name in READING_ORDER if name in paths]
-    return listed + [paths[name] for name in sorted(paths)]
+    found = {
+        part: [paths.pop(name) for name in names if name in paths]
+        for part, names in READING_ORDER.items()
+    }
+    found["Others"] = [paths[name] for name in sorted(paths)]
+    return {part: listed for part, listed in found.items() if listed}
+
+
+def reading_order(folder=NBS):
+    """Return the notebooks of `folder` and its subfolders as they are read."""
+    return [path for listed in parts(folder).values() for path in listed]
 
 
 def environment(source):
@@ -119,6 +132,11 @@ def title(nb, default):
     return re.sub(r"[`*]", "", found[0]) if found else default
 
 
+def anchor(heading):
+    """Return what a link to a heading ends in, in JupyterLab and on the pages."""
+    return heading.strip().replace(" ", "-")
+
+
 def split_directives(cell):
     """Return nbdev's directives of a code cell as a dict, where true is "", and the other code."""
     cell = NbCell(0, {"cell_type": "code", "source": cell.source})
@@ -128,13 +146,13 @@ def split_directives(cell):
 
 
 def _tags(directives):
-    """Return what the directives of a cell mean for its reader, as tags."""
+    """Return what the directives of a cell mean for its reader, as myst-nb's tags."""
     tags = {
-        "hidden": "hide" in directives or directives.get("include") == "false",
-        "folded": directives.get("code-fold") == "",
+        "remove-cell": "hide" in directives or directives.get("include") == "false",
+        "remove-input": "hide_input" in directives or directives.get("echo") == "false",
+        "remove-output": "hide_output" in directives or directives.get("output") == "false",
+        "hide-input": directives.get("code-fold") == "",
         "exported": not directives.keys().isdisjoint({"export", "exports"}),
-        "no-input": "hide_input" in directives or directives.get("echo") == "false",
-        "no-output": "hide_output" in directives or directives.get("output") == "false",
     }
     return [tag for tag, holds in tags.items() if holds]
 
@@ -142,22 +160,28 @@ def _tags(directives):
 def reader_view(nb):
     """Return a copy as a reader sees it: without directives, and without what they hide.
 
-    Tags say which cells are folded and exported.
+    A cell's metadata says what is left to do, in myst-nb's words: its tags, the label of folded
+    code, and the alt text of its figures (`#| alt: text`, or else the heading above them).
     """
     nb = copy.deepcopy(nb)
-    nb.metadata["language_info"] = {"name": "python"}  # nbdev-clean drops it, code fences want it
-    for cell in nb.cells:
+    # nbdev-clean drops it, code fences want it
+    nb.metadata["language_info"] = {"name": "python", "pygments_lexer": "ipython3"}
+    for i, cell in enumerate(nb.cells):
+        tags = cell.metadata.get("tags", [])
         cell.metadata = nbformat.NotebookNode()
         if cell.cell_type != "code":
             continue
         directives, cell.source = split_directives(cell)
         cell.execution_count = None
-        if tags := _tags(directives):
-            cell.metadata["tags"] = tags
+        cell.metadata["tags"] = _tags(directives)
+        cell.metadata["mystnb"] = {
+            "code_prompt_show": "Solution" if "solution" in tags else "Show the code",
+            "image": {"alt": directives.get("alt") or heading_above(nb, i)},
+        }
     obey = TagRemovePreprocessor(
-        remove_cell_tags={"hidden"},
-        remove_input_tags={"no-input"},
-        remove_all_outputs_tags={"no-output"},
+        remove_cell_tags={"remove-cell"},
+        remove_input_tags={"remove-input"},
+        remove_all_outputs_tags={"remove-output"},
     )
     nb, _ = obey.preprocess(nb, {})
     nb, _ = RegexRemovePreprocessor(patterns=[r"\s*\Z"]).preprocess(nb, {})

@@ -1,85 +1,94 @@
-"""Executed notebooks as plain HTML pages that need neither scripts nor a network."""
+"""Notebooks as pages for a browser, made by Sphinx, which need no network."""
 
-import os
-import re
+import shutil
+import tempfile
+from io import StringIO
 from pathlib import Path
-from urllib.parse import unquote
 
 import nbformat
-from nbconvert import HTMLExporter
-from pygments.formatters import HtmlFormatter
+from nbconvert.filters import strip_ansi
+from nbformat.v4 import new_markdown_cell, new_notebook
+from sphinx.application import Sphinx
+from sphinx.util.docutils import docutils_namespace, patch_docutils
 
-from .files import write_whole
-from .notebooks import reader_view, title
+from .notebooks import parts, reader_view, reading_order
 
-HERE = Path(__file__).parent
-_link = re.compile(r'((?:href|src)=")(?![a-zA-Z][\w+.-]*:|[/#])([^"#]*)(#[^"]*)?(?=")')
-
-
-def css():
-    """Return the style of all pages."""
-    own = (HERE / "page/style.css").read_text(encoding="utf-8")
-    return own + HtmlFormatter(style="default").get_style_defs(".highlight")
+CONF = Path(__file__).parent / "page"  # the folder of conf.py
+THIS_RUN = "this_run.ipynb"  # the page with the table of the run
 
 
-def relink(html, names, folder, out):
-    """Return the HTML of a notebook in `folder` with links that hold for a page in `out`.
+def page(text):
+    """Return a notebook that holds one cell of markdown."""
+    return new_notebook(cells=[new_markdown_cell(text)])
 
-    A link to a notebook among `names` leads to its page, whichever folder the notebook is in; all
-    other files are still found.
+
+def contents(nbs, runs):
+    """Return the table of contents, which Sphinx shows in the sidebar, as markdown."""
+    listed = {
+        part: [path.relative_to(nbs).as_posix() for path in paths if path.stem != "index"]
+        for part, paths in parts(nbs).items()
+    }
+    if runs:
+        listed.setdefault("Appendix", []).append(THIS_RUN)
+    blocks = []
+    for part, names in listed.items():
+        if names:
+            lines = ["```{toctree}", ":hidden:", f":caption: {part}", "", *names, "```"]
+            blocks.append("\n".join(lines))
+    return "\n\n".join(blocks)
+
+
+def outcome(run):
+    """Return how a run ended, as a cell of a markdown table."""
+    if run.failure is None:
+        return "passed"
+    where = f"{run.failure.heading}: {run.failure.summary}".replace("|", r"\|")
+    return f"**failed** under `` {where} ``"
+
+
+def table_of_the_run(nbs, runs, source):
+    """Return a table that says how each notebook went, as markdown."""
+    rows = [
+        f"| [](<{run.path.relative_to(nbs).as_posix()}>) | {run.seconds:.1f} | {outcome(run)} |"
+        for run in runs
+    ]
+    head = f"# This run\n\nData: `{source}`.\n\n| notebook | seconds | outcome |\n|---|---:|---|\n"
+    return head + "\n".join(rows)
+
+
+def sources(nbs, runs, source):
+    """Return what Sphinx reads, as {path below `nbs`: notebook}."""
+    executed = {run.path: run.nb for run in runs}
+    found = {}
+    for path in reading_order(nbs):
+        nb = executed.get(path) or nbformat.read(path, 4)
+        found[path.relative_to(nbs)] = reader_view(nb)
+    index = found.setdefault(Path("index.ipynb"), page("# The course"))
+    index.cells.append(new_markdown_cell(contents(nbs, runs)))
+    if runs:
+        found[Path(THIS_RUN)] = page(table_of_the_run(nbs, runs, source))
+    return found
+
+
+def build(nbs, out, runs=(), source=""):
+    """Make the pages of all notebooks in `nbs`, and return Sphinx's warnings.
+
+    A notebook that is not among `runs` is shown with its saved outputs.
     """
-
-    def one(match):
-        attribute, target, anchor = match[1], unquote(match[2]), match[3] or ""
-        page = Path(target)
-        if page.suffix in (".ipynb", ".html") and page.stem in names:
-            return f"{attribute}{page.stem}.html{anchor}"
-        return attribute + Path(os.path.relpath(folder / target, out)).as_posix() + anchor
-
-    return _link.sub(one, html)
-
-
-class Pages:
-    """Writes the pages of one run, whose notebooks are `paths`, into the folder `out`."""
-
-    def __init__(self, paths, out):
-        self.out = Path(out).resolve()
-        self.folders = {p.stem: Path(p).resolve().parent for p in paths}
-        self.names = list(self.folders)
-        self.titles = {p.stem: title(nbformat.read(p, 4), p.stem) for p in paths}
-        self.exporter = HTMLExporter(
-            template_name="page",
-            extra_template_basedirs=[str(HERE)],
-            embed_images=True,
-            exclude_input_prompt=True,
-            exclude_output_prompt=True,
-            exclude_anchor_links=True,
-        )
-
-    def _neighbor(self, name, step):
-        at = self.names.index(name) + step if name in self.names else -1
-        if not 0 <= at < len(self.names):
-            return None
-        neighbor = self.names[at]
-        return {"link": f"{neighbor}.html", "title": self.titles[neighbor]}
-
-    def write(self, name, nb, runs=(), source=""):
-        """Write one page; `runs` is the table that the index page shows."""
-        folder = self.folders.get(name, self.out)
-        page = {
-            "title": self.titles.get(name, "The course"),
-            "css": css(),
-            "runs": runs,
-            "source": source,
-            "before": self._neighbor(name, -1),
-            "after": self._neighbor(name, 1),
-        }
-        resources = {"page": page, "metadata": {"name": name, "path": str(folder)}}
-        body, _ = self.exporter.from_notebook_node(reader_view(nb), resources=resources)
-        head, tag, rest = body.partition("<body>")  # the head's style has no links
-        rest = relink(rest, [*self.names, "index"], folder, self.out)
-        write_whole(self.out / f"{name}.html", head + tag + rest)
-
-    def write_index(self, nb, runs, source):
-        """Write the first page: the index notebook if there is one, then the table of the run."""
-        self.write("index", nb or nbformat.v4.new_notebook(), runs, source)
+    warnings = StringIO()
+    with tempfile.TemporaryDirectory(prefix="pages") as name:
+        top = Path(name).resolve()
+        folder = top / "tree" / nbs.name
+        # What notebooks link to and show is found where it is beside them, and above.
+        shutil.copytree(nbs, folder, ignore=shutil.ignore_patterns("*.ipynb", ".*", "_*"))
+        for path in nbs.parent.iterdir():
+            if path != nbs:
+                (folder.parent / path.name).symlink_to(path)
+        for path, nb in sources(nbs, runs, source).items():
+            nbformat.write(nb, folder / path)
+        with patch_docutils(CONF), docutils_namespace():
+            html, doctrees = top / "html", top / "doctrees"
+            Sphinx(folder, CONF, html, doctrees, "html", status=None, warning=warnings).build()
+        shutil.copytree(html, out, dirs_exist_ok=True, ignore=shutil.ignore_patterns(".*"))
+    lines = strip_ansi(warnings.getvalue()).splitlines()
+    return [line.replace(f"{folder}/", "") for line in lines if line.strip()]

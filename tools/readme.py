@@ -10,7 +10,7 @@ from nbconvert import MarkdownExporter
 from nbconvert.filters import strip_ansi
 
 from .files import write_whole
-from .notebooks import NBS, ROOT, heading_above, reader_view
+from .notebooks import NBS, ROOT, reader_view
 
 PICTURES = "images"  # beside the notebooks, which may use it too
 NOTE = "<!-- Made from nbs/index.ipynb by `make readme`; edit that notebook. -->\n"
@@ -73,9 +73,7 @@ def as_markdown(output, picture):
     if output.output_type == "stream":
         return fence(output.text)
     if output.output_type == "error":
-        raise ValueError(
-            f"the index has an error among its outputs: {output.ename}: {output.evalue}"
-        )
+        return fence("\n".join(output.traceback) or f"{output.ename}: {output.evalue}")
     data = output.data
     if "image/png" in data:
         return picture(base64.b64decode(data["image/png"]))
@@ -100,11 +98,11 @@ def render(path=NBS / "index.ipynb"):
         pictures[name] = data
         return f"![{alt}]({name})"
 
-    for i, cell in enumerate(nb.cells):
+    for cell in nb.cells:
         if cell.cell_type == "markdown":
             cell.source = relink(cell.source)
             continue
-        alt = heading_above(nb, i)
+        alt = cell.metadata["mystnb"]["image"]["alt"]
         texts = [as_markdown(o, lambda data, alt=alt: picture(data, alt)) for o in cell.outputs]
         cell.outputs = [
             nbformat.v4.new_output("display_data", {"text/markdown": text}) for text in texts
