@@ -1,5 +1,7 @@
 """OneHot, BCEOneHotLossFlat, to_multilabel and to_multiclass, on many loaders and learners."""
 
+import io
+import pickle
 import warnings
 
 import numpy as np
@@ -17,14 +19,19 @@ from fastai.text.all import (
     text_classifier_learner,
 )
 from fastai.vision.all import (
+    BCEWithLogitsLossFlat,
     Callback,
     CategoryBlock,
+    ClassificationInterpretation,
     CrossEntropyLossFlat,
     DataBlock,
+    DataLoaders,
     ImageBlock,
     ImageDataLoaders,
     Learner,
+    MixUp,
     MultiCategoryBlock,
+    OneHotEncode,
     OptimWrapper,
     PILImageBW,
     Resize,
@@ -38,6 +45,7 @@ from fastai.vision.all import (
     load_learner,
     nn,
     parent_label,
+    plt,
 )
 from test_labels import KINDS, LABELS, NOT_LABELS
 
@@ -68,9 +76,9 @@ def dls(files):
     return block().dataloaders(files, bs=16, num_workers=0)
 
 
-def block(second=CategoryBlock, get_y=parent_label):
+def block(second=CategoryBlock, get_y=parent_label, **kwargs):
     blocks = (ImageBlock(PILImageBW), second)
-    return DataBlock(blocks, get_y=get_y, splitter=RandomSplitter(seed=42))
+    return DataBlock(blocks, get_y=get_y, splitter=RandomSplitter(seed=42), **kwargs)
 
 
 def linear(n_out=10):
@@ -171,11 +179,11 @@ def test_three_places_agree_on_words(files, names):
         return names[int(f.parent.name) % len(names)]
 
     by_item = block(MultiCategoryBlock, as_list(name)).dataloaders(files, bs=16, num_workers=0)
-    by_batch = block(get_y=name).dataloaders(
-        files, bs=16, num_workers=0, batch_tfms=OneHot(len(names))
-    )
+    one_hot_block = block(get_y=name, batch_tfms=OneHot(len(names)))
+    by_batch = one_hot_block.dataloaders(files, bs=16, num_workers=0)
     by_loss = block(get_y=name).dataloaders(files, bs=16, num_workers=0)
     assert [list(d.vocab) for d in (by_item, by_batch, by_loss)] == [names] * 3
+    assert type(by_batch.one_batch()[1]) is TensorMultiCategory
     net = linear(len(names))
     losses = []
     for d in (by_item, by_batch, by_loss):
@@ -188,7 +196,103 @@ def test_three_places_agree_on_words(files, names):
     assert [list(y) for _, y in shown] == [[name(f)] for f in multi.valid_ds.items[:4]]
 
 
+def test_loaders_can_be_saved_unless_get_y_is_a_lambda(files):
+    saved = io.BytesIO()
+    torch.save(block(MultiCategoryBlock, as_list(parent_label)).dataloaders(files), saved)
+    assert saved.tell() > 0
+    with pytest.raises((pickle.PicklingError, AttributeError)):
+        by_lambda = block(MultiCategoryBlock, lambda o: [o.parent.name])
+        torch.save(by_lambda.dataloaders(files), io.BytesIO())
+
+
+def test_what_fastais_own_encoder_does_not_check():
+    encode = OneHotEncode(3)
+    assert encode(TensorMultiCategory([2])).tolist() == [0, 0, 1]
+    assert encode(TensorMultiCategory([-1])).tolist() == [0, 0, 1]
+    assert encode(torch.tensor(LABELS)).shape == (3,)  # a batch of labels is one target
+
+
+# The three places, beyond the loss
+
+
+PLACES = ("item", "batch", "loss")
+
+
+def place_learner(place, files, **kwargs):
+    """Return a Learner whose labels become targets in one of the three places."""
+    options = {"bs": 16, "num_workers": 0}
+    loss_func = BCEWithLogitsLossFlat()
+    if place == "item":
+        dls = block(MultiCategoryBlock, as_list(parent_label)).dataloaders(files, **options)
+    elif place == "batch":
+        dls = block(batch_tfms=OneHot(10)).dataloaders(files, **options)
+    else:
+        dls = block().dataloaders(files, **options)
+        loss_func = BCEOneHotLossFlat()
+    return Learner(dls, linear(), loss_func=loss_func, metrics=exact_match, **kwargs)
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_an_exported_learner_predicts_the_same(place, files, tmp_path):
+    learn = quiet(place_learner(place, files, path=tmp_path))
+    learn.export("x.pkl")
+    with warnings.catch_warnings(action="ignore"):
+        loaded = load_learner(tmp_path / "x.pkl")
+    with learn.no_bar(), loaded.no_bar():
+        torch.testing.assert_close(loaded.predict(files[0])[2], learn.predict(files[0])[2])
+
+
+def test_an_exported_lambda_needs_cloudpickle(files, tmp_path):
+    by_lambda = block(MultiCategoryBlock, lambda o: [o.parent.name])
+    dls = by_lambda.dataloaders(files, bs=16, num_workers=0)
+    learn = Learner(dls, linear(), path=tmp_path)
+    learn.export("x.pkl")
+    with warnings.catch_warnings(action="ignore"):
+        assert load_learner(tmp_path / "x.pkl").dls.vocab == dls.vocab
+    with pytest.raises((pickle.PicklingError, AttributeError)):
+        learn.export("x.pkl", pickle_module=pickle)
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_mixup_needs_targets_before_the_loss(place, files):
+    learn = place_learner(place, files, cbs=MixUp())
+    if place == "loss":
+        with pytest.raises(RuntimeError):
+            quiet(learn)
+    else:
+        assert len(quiet(learn).recorder.values) == 1
+
+
+def test_a_confusion_matrix_needs_one_class_per_image(files):
+    learn = place_learner("item", files)
+    with learn.no_bar():
+        matrix = ClassificationInterpretation.from_learner(learn).confusion_matrix()
+    assert matrix.sum() == 10 * len(learn.dls.valid_ds)  # it counts outputs, not images
+    assert matrix[2:].sum() + matrix[:, 2:].sum() == 0  # "fires" and "does not"
+    learn = place_learner("loss", files)
+    with learn.no_bar(), pytest.raises(AssertionError):
+        ClassificationInterpretation.from_learner(learn).confusion_matrix()
+
+
+def test_the_loss_trains_on_loaders_of_plain_torch():
+    data = torch.utils.data.TensorDataset(torch.rand(64, 1, 28, 28), torch.arange(64) % 10)
+    loader = torch.utils.data.DataLoader(data, batch_size=32)
+    dls = DataLoaders(loader, loader)
+    learn = quiet(Learner(dls, linear(), loss_func=BCEOneHotLossFlat(), metrics=exact_match))
+    with learn.no_bar():
+        assert learn.get_preds(dl=dls.valid)[0].shape == (64, 10)
+
+
 # Learners
+
+
+def test_results_of_a_converted_learner_are_shown(dls):
+    multi = to_multilabel(quiet(Learner(dls, linear(), metrics=accuracy)))
+    with multi.no_bar():
+        multi.show_results(max_n=2, shuffle=False)
+    title = plt.gcf().axes[0].get_title()
+    plt.close("all")
+    assert title.startswith(multi.dls.valid_ds.items[0].parent.name)
 
 
 def text_loaders(df):

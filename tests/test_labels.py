@@ -1,12 +1,15 @@
 """one_hot, class_indices, as_list, exact_match: every kind of input, every error, no fastai."""
 
+import pickle
 import sys
+from pathlib import Path
 
+import fastai.torch_core
 import numpy as np
 import pandas as pd
 import pytest
 import torch
-from fastai.vision.all import L, TensorCategory
+from fastai.vision.all import L, TensorCategory, parent_label
 
 from conftest import run
 from multilabel_mnist.labels import as_list, class_indices, exact_match, one_hot
@@ -155,6 +158,19 @@ def test_as_list_shows_what_it_wraps():
     assert repr(as_list(same)) == as_list(same).__name__ == "as_list(same)"
     with pytest.raises(TypeError, match="expected a function, such as parent_label, got 'two'"):
         as_list("two")
+
+
+def test_as_list_can_be_pickled_and_a_lambda_cannot():
+    copy = pickle.loads(pickle.dumps(as_list(parent_label)))
+    assert copy(Path("training/two/1.png")) == ["two"]
+    with pytest.raises((pickle.PicklingError, AttributeError)):
+        pickle.dumps(lambda o: [o.parent.name])
+
+
+def test_fastai_has_a_one_hot_of_another_kind():
+    labels = torch.tensor(LABELS)
+    assert fastai.torch_core.one_hot(labels, 3).shape == (3,)  # of one item with several labels
+    assert one_hot(labels, 3).shape == (4, 3)
 
 
 def test_exact_match_by_hand():
