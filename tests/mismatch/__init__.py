@@ -1,0 +1,1 @@
+"""Tests of `diagnose`: cases with a name, right and wrong pairs by Hypothesis, and every fix."""
