@@ -9,7 +9,9 @@ import nbformat
 import pytest
 
 from conftest import NOTEBOOKS, ROOT
+from tools.notebooks import anchor as jupyter_anchor
 from tools.notebooks import headings
+from tools.pages import build
 
 PAGES = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md"]
 CODE = re.compile(r"^```.*?^```|`[^`\n]+`", re.M | re.S)
@@ -27,7 +29,7 @@ def anchors(path):
     """The anchors of a page as GitHub makes them, of a notebook as Jupyter makes them."""
     plain = [re.sub(r"[`*]|\]\(.*?\)|\[", "", h) for h in headings(markdown(path))]
     if path.suffix == ".ipynb":
-        return {h.replace(" ", "-") for h in plain}
+        return {jupyter_anchor(h) for h in plain}
     return {re.sub(r"[^\w\- ]", "", h.lower()).replace(" ", "-") for h in plain}
 
 
@@ -64,6 +66,13 @@ def test_readme_links_every_notebook():
 def test_links_of_notebooks(notebook):
     lost = list(dead(notebook, markdown(notebook)))
     assert not lost, f"{notebook.name} links to what is not there: {lost}"
+
+
+@pytest.mark.filterwarnings("ignore:.* is deprecated. Check CHANGES for Sphinx")
+def test_pages_are_made_without_a_warning(tmp_path):
+    """Among what Sphinx warns of are links that lead nowhere, and headings that skip a level."""
+    assert not build(ROOT / "nbs", tmp_path)
+    assert (tmp_path / "index.html").exists()
 
 
 def test_formulas_are_written_as_code(notebook):

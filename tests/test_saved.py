@@ -8,6 +8,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from nbformat.v4 import new_code_cell, new_notebook, new_output
 
 from conftest import ROOT, run, script
 from tools.outputs import WIDGET
@@ -38,6 +39,8 @@ def texts(nb):
             found = [v for kind, v in out.get("data", {}).items() if kind.startswith("text/")]
             if out.output_type == "stream":
                 found.append(out.text)
+            if out.output_type == "error":
+                found += out.traceback
             for text in found:
                 yield i, re.sub(r"data:image/[\w+]+;base64,[\w+/=\s]+", "", text)
 
@@ -54,13 +57,35 @@ def test_outputs_belong_to_no_machine_and_no_run(notebook):
     assert not found, found
 
 
-def test_outputs_are_there_and_none_is_an_error(notebook):
-    cells = nbformat.read(notebook, 4).cells
-    code = [c for c in cells if c.cell_type == "code" and c.source.strip()]
+def unexpected_errors(nb):
+    """The errors that are saved in cells which do not say, by a tag, that they show one."""
+    for cell in nb.cells:
+        if "raises-exception" not in cell.metadata.get("tags", []):
+            errors = [o for o in cell.get("outputs", []) if o.output_type == "error"]
+            yield from (error.ename for error in errors)
+
+
+def test_only_a_cell_with_the_tag_may_show_an_error():
+    error = new_output("error", ename="E", evalue="v", traceback=[])
+    told = new_code_cell(outputs=[error], metadata={"tags": ["raises-exception"]})
+    untold = new_code_cell(outputs=[error], metadata={"tags": ["solution"]})
+    assert list(unexpected_errors(new_notebook(cells=[told]))) == []
+    assert list(unexpected_errors(new_notebook(cells=[told, untold]))) == ["E"]
+
+
+def test_a_traceback_is_looked_at():
+    error = new_output("error", ename="E", evalue="v", traceback=["File /tmp/a.py"])
+    ((_, text),) = texts(new_notebook(cells=[new_code_cell(outputs=[error])]))
+    assert unwanted(text)
+
+
+def test_outputs_are_there_and_none_is_an_unexpected_error(notebook):
+    nb = nbformat.read(notebook, 4)
+    code = [c for c in nb.cells if c.cell_type == "code" and c.source.strip()]
     outputs = [o for c in code for o in c.outputs]
     empty = bool(code) and not outputs
     assert not empty, f"{notebook.name} was saved without its outputs: make save NB={notebook.stem}"
-    errors = [o.ename for o in outputs if o.output_type == "error"]
+    errors = list(unexpected_errors(nb))
     assert not errors, f"{notebook.name} was saved with errors: {errors}"
     assert not [o for o in outputs if WIDGET in o.get("data", {})]
 

@@ -147,6 +147,32 @@ def test_no_carriage_return_is_left():
     assert out.text == "a\nb\nc\n"
 
 
+TRACEBACK = [
+    "\x1b[36mCell\x1b[39m \x1b[32mIn[7]\x1b[39m, line 1\n----> 1 loss(x)",
+    "File \x1b[32m/home/ann/my code/site-packages/torch/a.py:9\x1b[39m, in f(x)\n  9 g",
+    "File ~/.pyenv/lib/python3.12/json/b.py:2, in g()\n2 h",
+    "File /srv/clone/multilabel_mnist/mismatch/c.py:3, in h()\n3 raise",
+    "\x1b[31mValueError\x1b[39m: no\nFile",
+]
+
+
+def test_the_traceback_of_a_lesson_belongs_to_no_machine():
+    def cell(**metadata):
+        error = new_output("error", ename="ValueError", evalue="no", traceback=TRACEBACK)
+        return code("loss(x)", outputs=[error], metadata=metadata)
+
+    cells = [cell(tags=["raises-exception"]), cell()]
+    shown, full = tidy(new_notebook(cells=cells)).cells
+    assert shown.outputs[0].traceback == [
+        "Cell, line 1\n----> 1 loss(x)",
+        "File torch/a.py:9, in f(x)",
+        "File json/b.py:2, in g()",
+        "File multilabel_mnist/mismatch/c.py:3, in h()",
+        "ValueError: no\nFile",
+    ]
+    assert full.outputs[0].traceback == TRACEBACK, "an error that nobody expected is shown in full"
+
+
 def test_files_are_written_whole_or_not_at_all(tmp_path):
     path = tmp_path / "a.txt"
     write_whole(path, "old")

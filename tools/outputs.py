@@ -1,17 +1,20 @@
 """What a saved output keeps: tables, pictures and text.
 
 Streams are joined by nbconvert. What it has no preprocessor for is here: progress bars, the plain
-twin of an HTML table, and displays that show nothing.
+twin of an HTML table, displays that show nothing, and the traceback of an error that is meant.
 """
 
 import re
 
+from nbconvert.filters import strip_ansi
 from nbconvert.preprocessors import CoalesceStreamsPreprocessor
 
 WIDGET = "application/vnd.jupyter.widget-view+json"
 
 _bar = re.compile(r"\d+%\|.*\||\d+it \[.*\]")
 _progress = re.compile(r"<progress[^>]*>\s*</progress>[^<]*")
+_count = re.compile(r"\bCell In\[\d+\]")
+_folder = re.compile(r"(?<=^File ).*/(?:site-packages/|lib/python3\.\d+/|(?=multilabel_mnist/))")
 _nothing = re.compile(r"<style.*?</style>|<!--.*?-->|</?div[^>]*>|\s+", re.S)
 
 
@@ -36,8 +39,24 @@ def _data(data):
     return kept | {"text/html": html}
 
 
-def _tidy_output(out):
-    """Tidy one output in place; return False if nothing is left of it."""
+def _traceback(frames):
+    """Return a traceback without what belongs to one run or machine: counts, colors, folders.
+
+    A frame outside the notebook keeps its first line, which names the file and the function.
+    """
+    kept = []
+    for frame in frames:
+        text = _count.sub("Cell", strip_ansi(frame))
+        if text.startswith("File "):
+            text = _folder.sub("", text.partition("\n")[0])
+        kept.append(text)
+    return kept
+
+
+def _tidy_output(out, meant):
+    """Tidy one output in place, an error only if it is meant; return False if nothing is left."""
+    if out.output_type == "error" and meant:
+        out.traceback = _traceback(out.traceback)
     if out.output_type == "stream":
         out.text = _without_bars(out.text)
         return bool(out.text.strip())
@@ -55,6 +74,7 @@ def tidy(nb):
     join.preprocess(nb, {})
     for cell in nb.cells:
         if cell.cell_type == "code":
-            cell.outputs = [out for out in cell.outputs if _tidy_output(out)]
+            meant = "raises-exception" in cell.metadata.get("tags", [])
+            cell.outputs = [out for out in cell.outputs if _tidy_output(out, meant)]
     join.preprocess(nb, {})
     return nb
