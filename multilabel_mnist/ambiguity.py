@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .calibrate import targets_like
-from .checks import check_count, check_probs, describe
+from multilabel_mnist.calibrate import targets_like
+from multilabel_mnist.checks import check_count, check_probs, describe
 
 
 # %% ../nbs/07_ambiguity.ipynb #54892853

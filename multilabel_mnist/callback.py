@@ -39,7 +39,7 @@ from multilabel_mnist.explain import (
     metric_function,
     name_of,
 )
-from .mismatch import Diagnosis
+from multilabel_mnist.mismatch import Diagnosis
 
 
 # %% ../nbs/reference/callback.ipynb #c863a17a

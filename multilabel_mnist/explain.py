@@ -67,9 +67,9 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.modules.loss import _Loss
 
-from .checks import describe, is_fastai
-from .lazy import lazy_exports
-from .mismatch import Diagnosis, diagnose
+from multilabel_mnist.checks import describe, is_fastai
+from multilabel_mnist.lazy import lazy_exports
+from multilabel_mnist.mismatch import Diagnosis, diagnose
 
 
 # %% ../nbs/reference/explain.ipynb #e27952df

@@ -10,12 +10,11 @@ import warnings
 from collections.abc import Iterator
 from copy import copy
 
-import torch
 from torch import fx, nn
 from torch.nn.parameter import is_lazy
 
-from .checks import describe, is_fastai
-from .trial import keep_random_state
+from multilabel_mnist.checks import describe, is_fastai
+from multilabel_mnist.trial import keep_random_state
 
 # %% ../nbs/reference/final_linear.ipynb #46989e82
 CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)

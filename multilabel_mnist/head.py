@@ -14,15 +14,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from .checks import check_count, check_tensor, is_fastai
+from multilabel_mnist.checks import check_count, check_tensor, is_fastai
 from multilabel_mnist.final_linear import (
     final_linear,
     has_weight_matrix,
     list_layers,
     unwrap,
 )
-from .losses import KINDS, loss_kind, read_loss
-from .trial import keep_random_state
+from multilabel_mnist.losses import KINDS, loss_kind, read_loss
+from multilabel_mnist.trial import keep_random_state
 
 _all_ = ["final_linear"]
 

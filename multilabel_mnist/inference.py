@@ -20,9 +20,9 @@ from textwrap import wrap
 import numpy as np
 from torch import Tensor
 
-from .calibrate import SigmoidCalibrator, margins, targets_like, tune_thresholds
-from .checks import check_scores, check_threshold, describe
-from .lazy import lazy_exports
+from multilabel_mnist.calibrate import SigmoidCalibrator, margins, targets_like, tune_thresholds
+from multilabel_mnist.checks import check_scores, check_threshold, describe
+from multilabel_mnist.lazy import lazy_exports
 
 # %% ../nbs/reference/inference.ipynb #9f1bcb2d
 VERDICTS = ("none", "one", "several")

@@ -30,7 +30,7 @@ from multilabel_mnist.checks import (
     check_threshold,
     describe,
 )
-from .lazy import lazy_exports
+from multilabel_mnist.lazy import lazy_exports
 
 
 # %% ../nbs/02_labels.ipynb #542d69e0

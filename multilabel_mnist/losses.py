@@ -32,7 +32,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from .trial import attempt
+from multilabel_mnist.trial import attempt
 
 
 # %% ../nbs/reference/losses.ipynb #e0000006

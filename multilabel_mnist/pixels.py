@@ -23,7 +23,7 @@ from fastai.vision.all import PILImageBW
 from fastprogress.fastprogress import progress_bar
 from PIL import Image
 
-from .checks import describe
+from multilabel_mnist.checks import describe
 
 # %% ../nbs/reference/pixels.ipynb #px000008
 _LEFTOVER_AGE = 3600  # seconds after which a temporary folder belongs to no running program

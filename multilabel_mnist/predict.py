@@ -26,11 +26,11 @@ from fastcore.foundation import CollBase, L
 from PIL import Image
 from torch import Tensor
 
-from .batches import PixelDL
-from .checks import check_scores, describe
-from .inference import SigmoidPreds
-from .losses import loss_kind, read_loss
-from .pixels import grey_image
+from multilabel_mnist.batches import PixelDL
+from multilabel_mnist.checks import check_scores, describe
+from multilabel_mnist.inference import SigmoidPreds
+from multilabel_mnist.losses import loss_kind, read_loss
+from multilabel_mnist.pixels import grey_image
 
 
 # %% ../nbs/reference/predict.ipynb #42588099

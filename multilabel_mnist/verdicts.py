@@ -18,9 +18,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .checks import check_count, check_labels, check_tensor, describe
-from .draw import RandomSource, affine, draw_kind, printed_characters
-from .labels import one_hot
+from multilabel_mnist.checks import check_count, check_labels, check_tensor, describe
+from multilabel_mnist.draw import RandomSource, affine, draw_kind, printed_characters
+from multilabel_mnist.labels import one_hot
 
 
 # %% ../nbs/reference/verdicts.ipynb #8c69e84c

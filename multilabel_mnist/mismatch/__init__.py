@@ -10,10 +10,10 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from .display import as_html, as_text
-from .facts import Facts, count, show_shape
-from .fixes import tried
-from .table import find
+from multilabel_mnist.mismatch.display import as_html, as_text
+from multilabel_mnist.mismatch.facts import Facts, count, show_shape
+from multilabel_mnist.mismatch.fixes import tried
+from multilabel_mnist.mismatch.table import find
 
 
 # %% ../../nbs/reference/mismatch.ipynb #4cc033f8

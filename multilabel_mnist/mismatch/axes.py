@@ -55,9 +55,9 @@ from itertools import permutations
 import torch
 from torch import Tensor
 
-from ..losses import TAKES_LABELS, TAKES_TARGETS
-from .cause import Cause, CauseWithForms, Explanation, Form
-from .facts import Facts, count, show_shape, unit_free, without_axis
+from multilabel_mnist.losses import TAKES_LABELS, TAKES_TARGETS
+from multilabel_mnist.mismatch.cause import Cause, CauseWithForms, Explanation, Form
+from multilabel_mnist.mismatch.facts import Facts, count, show_shape, unit_free, without_axis
 from multilabel_mnist.mismatch.fixes import (
     as_floats,
     lines,
@@ -66,7 +66,7 @@ from multilabel_mnist.mismatch.fixes import (
     reshape_targets,
     targets_like_prediction,
 )
-from ..trial import attempt
+from multilabel_mnist.trial import attempt
 
 
 # %% ../../nbs/reference/mismatch_axes.ipynb #65c16c45

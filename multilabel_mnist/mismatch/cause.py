@@ -9,7 +9,7 @@ __all__ = ["Explanation", "Cause", "Form", "CauseWithForms", "Finding", "first_f
 import inspect
 from dataclasses import dataclass
 
-from .facts import Facts
+from multilabel_mnist.mismatch.facts import Facts
 
 
 # %% ../../nbs/reference/mismatch_cause.ipynb #33204212

@@ -28,9 +28,9 @@ __all__ = [
 # %% ../../nbs/reference/mismatch_counts.ipynb #9e0af94a
 from dataclasses import dataclass
 
-from ..losses import TAKES_LABELS, TAKES_TARGETS
-from .cause import CauseWithForms, Explanation, Form
-from .facts import Facts, count, show_shape
+from multilabel_mnist.losses import TAKES_LABELS, TAKES_TARGETS
+from multilabel_mnist.mismatch.cause import CauseWithForms, Explanation, Form
+from multilabel_mnist.mismatch.facts import Facts, count, show_shape
 from multilabel_mnist.mismatch.fixes import (
     as_floats,
     lines,

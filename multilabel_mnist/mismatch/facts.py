@@ -32,8 +32,8 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from ..losses import TAKES_LABELS, TAKES_TARGETS, probe_loss, read_loss
-from ..trial import Trial, attempt
+from multilabel_mnist.losses import TAKES_LABELS, TAKES_TARGETS, probe_loss, read_loss
+from multilabel_mnist.trial import Trial, attempt
 
 
 # %% ../../nbs/reference/mismatch_facts.ipynb #4546dc77

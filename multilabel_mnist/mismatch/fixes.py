@@ -26,9 +26,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from ..losses import KIND_OF, TAKES_LABELS
-from .facts import Facts, show_shape, without_axis
-from ..trial import attempt, copy_loss
+from multilabel_mnist.losses import KIND_OF, TAKES_LABELS
+from multilabel_mnist.mismatch.facts import Facts, show_shape, without_axis
+from multilabel_mnist.trial import attempt, copy_loss
 
 
 # %% ../../nbs/reference/mismatch_fixes.ipynb #d2a47097

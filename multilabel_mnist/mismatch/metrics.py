@@ -16,10 +16,10 @@ __all__ = [
 ]
 
 # %% ../../nbs/reference/mismatch_metrics.ipynb #085fa834
-from ..losses import METRICS
-from .cause import CauseWithForms, Explanation, Form
-from .facts import show_shape, unit_free, without_axis
-from .fixes import lines, replace_head
+from multilabel_mnist.losses import METRICS
+from multilabel_mnist.mismatch.cause import CauseWithForms, Explanation, Form
+from multilabel_mnist.mismatch.facts import show_shape, unit_free, without_axis
+from multilabel_mnist.mismatch.fixes import lines, replace_head
 
 # %% ../../nbs/reference/mismatch_metrics.ipynb #cb3ef98c
 LARGEST = "compares the position of the largest output with a class index"

@@ -14,9 +14,9 @@ __all__ = [
 # %% ../../nbs/reference/mismatch_outputs.ipynb #cda5e137
 from torch import Tensor
 
-from ..checks import describe
-from .cause import Cause, CauseWithForms, Explanation, Form
-from .facts import show_dtype
+from multilabel_mnist.checks import describe
+from multilabel_mnist.mismatch.cause import Cause, CauseWithForms, Explanation, Form
+from multilabel_mnist.mismatch.facts import show_dtype
 
 
 # %% ../../nbs/reference/mismatch_outputs.ipynb #7ed495c7

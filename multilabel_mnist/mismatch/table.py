@@ -14,11 +14,11 @@ from multilabel_mnist.mismatch.axes import (
     SilentBroadcast,
     TrailingAxis,
 )
-from .cause import Finding, first_finding
-from .counts import NOutputs, Rows
-from .facts import Facts
-from .metrics import MetricMismatch
-from .outputs import OtherDevice, PredictionDtype, SeveralOutputs
+from multilabel_mnist.mismatch.cause import Finding, first_finding
+from multilabel_mnist.mismatch.counts import NOutputs, Rows
+from multilabel_mnist.mismatch.facts import Facts
+from multilabel_mnist.mismatch.metrics import MetricMismatch
+from multilabel_mnist.mismatch.outputs import OtherDevice, PredictionDtype, SeveralOutputs
 from multilabel_mnist.mismatch.targets import (
     ClassIndicesForBCE,
     EmptyTarget,
@@ -34,7 +34,7 @@ from multilabel_mnist.mismatch.values import (
     TargetDtype,
     TargetRange,
 )
-from .weights import ClassWeightDtype, ClassWeightLength
+from multilabel_mnist.mismatch.weights import ClassWeightDtype, ClassWeightLength
 
 # %% ../../nbs/reference/mismatch_table.ipynb #4e0f3d04
 CAUSES = (

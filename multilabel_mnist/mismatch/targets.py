@@ -28,8 +28,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..losses import TAKES_LABELS, TAKES_TARGETS
-from .cause import Cause, CauseWithForms, Explanation, Form
+from multilabel_mnist.losses import TAKES_LABELS, TAKES_TARGETS
+from multilabel_mnist.mismatch.cause import Cause, CauseWithForms, Explanation, Form
 from multilabel_mnist.mismatch.facts import (
     SUM_TOLERANCE,
     Facts,

@@ -59,10 +59,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..losses import TAKES_LABELS, TAKES_TARGETS
-from .cause import Cause, CauseWithForms, Explanation, Form
-from .facts import Facts, count, show_dtype, show_shape, unit_free
-from .fixes import lines, replace_head, replace_loss
+from multilabel_mnist.losses import TAKES_LABELS, TAKES_TARGETS
+from multilabel_mnist.mismatch.cause import Cause, CauseWithForms, Explanation, Form
+from multilabel_mnist.mismatch.facts import Facts, count, show_dtype, show_shape, unit_free
+from multilabel_mnist.mismatch.fixes import lines, replace_head, replace_loss
 
 
 # %% ../../nbs/reference/mismatch_values.ipynb #4219bbf1

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..losses import TAKES_LABELS, TAKES_TARGETS
-from .cause import Cause, Explanation
-from .facts import Facts, show_dtype, show_shape
-from .fixes import lines
+from multilabel_mnist.losses import TAKES_LABELS, TAKES_TARGETS
+from multilabel_mnist.mismatch.cause import Cause, Explanation
+from multilabel_mnist.mismatch.facts import Facts, show_dtype, show_shape
+from multilabel_mnist.mismatch.fixes import lines
 
 
 # %% ../../nbs/reference/mismatch_weights.ipynb #c9ab4df5
