@@ -174,8 +174,10 @@ def reader_view(nb):
         directives, cell.source = split_directives(cell)
         cell.execution_count = None
         cell.metadata["tags"] = _tags(directives)
+        label = "Solution" if "solution" in tags else "Show the code"
         cell.metadata["mystnb"] = {
-            "code_prompt_show": "Solution" if "solution" in tags else "Show the code",
+            "code_prompt_show": label,
+            "code_prompt_hide": label.replace("Show", "Hide"),
             "image": {"alt": directives.get("alt") or heading_above(nb, i)},
         }
     obey = TagRemovePreprocessor(

@@ -11,7 +11,6 @@ extensions = ["myst_nb", "sphinx_copybutton"]
 
 nb_execution_mode = "off"  # tools.course has run them
 nb_merge_streams = True
-nb_code_prompt_hide = "Hide the code"
 nb_ipywidgets_js = {}  # these would come from the network
 myst_heading_anchors = 6
 myst_heading_slug_func = "tools.notebooks.anchor"
@@ -29,6 +28,7 @@ html_theme_options = {
     "navbar_persistent": [],  # the sidebar has the search
     "use_download_button": False,
     "use_fullscreen_button": False,
+    "footer_content_items": [],
     "search_bar_text": "Search the course",
 }
 copybutton_selector = "div:not(.output) > div.highlight > pre"  # code, not what it printed
