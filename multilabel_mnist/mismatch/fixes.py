@@ -20,7 +20,7 @@ __all__ = [
 ]
 
 # %% ../../nbs/reference/mismatch_fixes.ipynb #70617e22
-import re
+import ast
 
 import torch
 import torch.nn.functional as F
@@ -155,7 +155,9 @@ class _Fixed:
 
 def changes_the_model(fix: str) -> bool:
     """Whether a fix needs the model, and so cannot be tried."""
-    return re.search(r"\bmodel\b", fix) is not None
+    # The code is parsed, because a comment may speak of the model without using it.
+    nodes = ast.walk(ast.parse(fix))
+    return any(isinstance(node, ast.Name) and node.id == "model" for node in nodes)
 
 
 def tried(f: Facts, fixes) -> tuple[str, ...]:

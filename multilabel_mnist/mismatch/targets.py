@@ -353,6 +353,9 @@ class NoTarget(Form):
                 'loss_func = nn.CrossEntropyLoss(reduction="sum") # nothing to learn: 0\n'
                 "targ = torch.full(pred.shape[:1]+pred.shape[2:], loss_func.ignore_index)"
             ]
+        if not f.pred.numel():
+            # The mean over nothing is NaN, whatever the target; the sum is 0, and has a gradient.
+            return ["def loss_func(pred, targ): # nothing to learn: 0\n    return pred.sum()"]
         return ['targ = torch.zeros_like(pred) # if "none of the classes" is meant: a 0 for each']
 
 

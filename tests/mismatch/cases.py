@@ -4,6 +4,8 @@ import json
 from collections import namedtuple
 from pathlib import Path
 
+import fastai.losses
+import fastai.metrics
 import torch
 import torch.nn.functional as F
 from fastai.losses import (
@@ -21,6 +23,16 @@ from multilabel_mnist.labels import BCEOneHotLossFlat
 
 # Reports from public threads with what each should be diagnosed as; the file says how to read it.
 REPORTS = json.loads(Path(__file__).with_name("reported.json").read_text(encoding="utf-8"))["cases"]
+
+
+def build(report):
+    """Return the loss, the prediction and the target of a report."""
+    torch.manual_seed(0)
+    names = dict(torch=torch, nn=nn, F=F)
+    exec(report["make"], names)
+    losses = vars(fastai.losses) | vars(fastai.metrics) | names
+    return eval(report["loss"], losses), names["p"], names["t"]
+
 
 Case = namedtuple("Case", "cause name make certain")
 
