@@ -1,0 +1,73 @@
+"""`diagnose` leaves everything as it was, even where the loss would change it."""
+
+import copy
+import random
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from multilabel_mnist.mismatch import diagnose
+from multilabel_mnist.trial import attempt
+
+from .frozen import random_state, same
+
+
+class Noisy(nn.Module):
+    """Counts its calls, draws from every generator, and writes into what it is given."""
+
+    def __init__(self):
+        super().__init__()
+        self.calls = 0
+        self.seen = []
+        self.register_buffer("mean", torch.zeros(()))
+        self.drop = nn.Dropout()
+
+    def forward(self, pred, targ):
+        self.calls += 1
+        self.seen.append(pred.shape)
+        self.mean += random.random() + np.random.rand()
+        pred.mul_(0)
+        targ.add_(1)
+        return self.drop(pred).mean() + torch.rand(())
+
+
+PREDICTIONS = {
+    "plain": torch.ones(4, 3),
+    "with a gradient": torch.ones(4, 3, requires_grad=True),
+    "transposed": torch.ones(3, 4).T,
+}
+
+
+@pytest.mark.parametrize("pred", PREDICTIONS.values(), ids=PREDICTIONS.keys())
+def test_by_a_loss_that_changes_everything(pred):
+    loss = Noisy()
+    targ = torch.ones(4, 3)
+    before = copy.deepcopy(vars(loss))
+    state = random_state()
+    diagnose(loss, pred, targ)
+    assert (loss.calls, loss.seen, loss.mean.item()) == (0, [], 0)
+    assert before["training"] == loss.training
+    assert torch.equal(pred.detach(), torch.ones(4, 3))
+    assert torch.equal(targ, torch.ones(4, 3))
+    assert same(state, random_state())
+
+
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_inside_no_grad_and_inference_mode(mode):
+    with mode():
+        d = diagnose(nn.MSELoss(), torch.randn(4, 1), torch.randn(4))
+        assert d.cause == "silent-broadcast"
+        assert diagnose(nn.CrossEntropyLoss(), torch.randn(4, 3), torch.arange(4) % 3).ok
+
+
+def test_a_pair_of_a_graph_keeps_its_gradient():
+    x = torch.randn(4, 3, requires_grad=True)
+    pred = x * 2
+    targ = torch.arange(4) % 3
+    loss = nn.CrossEntropyLoss()(pred, targ)
+    diagnose(nn.CrossEntropyLoss(), pred, targ)
+    loss.backward()
+    assert x.grad is not None
+    assert attempt(nn.CrossEntropyLoss(), pred, targ).error is None
