@@ -15,13 +15,16 @@ PIP = $(PY) -m pip --disable-pip-version-check
 READY = $(VENV)/.ready
 
 .DEFAULT_GOAL = help
-.PHONY: help course save test bench verdicts lab export format speed readme constraints clean
+.PHONY: help course pages save test bench verdicts lab export format speed readme constraints clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' Makefile
 
 course: $(READY) ## run every notebook and make pages of them in _build/course (SOURCE=embedded|mnist|FOLDER)
 	@$(PY) -m tools.course --source "$(SOURCE)" $(NB)
+
+pages: $(READY) ## make the pages from the outputs that are saved in nbs/, in a few seconds
+	@$(PY) -m tools.course --no-run
 
 save: SOURCE = mnist
 save: $(READY) ## run notebooks on MNIST and save their outputs in nbs/ (NB="02_labels 03_head" for some only)

@@ -1,10 +1,12 @@
 """`make course` and `make save`, tried on a handful of made-up notebooks, some of which fail."""
 
+import base64
 import re
 import sys
 
 import nbformat
 import pytest
+from bs4 import BeautifulSoup
 from nbformat.v4 import new_code_cell as code
 from nbformat.v4 import new_markdown_cell as md
 from nbformat.v4 import new_notebook
@@ -12,20 +14,27 @@ from nbformat.v4 import new_notebook
 from conftest import ROOT, run
 from tools.course import MARKER, main
 
+SOLUTION = {"jupyter": {"source_hidden": True}, "tags": ["solution"]}
+PLOT = (
+    "#| alt: A line that rises.\n#| echo: false\nfrom matplotlib.pyplot import plot\nplot([1, 2]);"
+)
 GOOD = {
     "index": [
         md(
-            "# Start\n\nThen [one](01_one.ipynb#First), [the deep](reference/deep.ipynb) "
-            "and the [log](../log.txt)."
+            "# Start\n\nThen [one](01_one.ipynb#The-First), [the deep](reference/deep.ipynb) "
+            "and the [log](../log.txt) with its [notes](../notes.md)."
         ),
         code("#| hide\nprint('unseen')"),
         code("1 + 1"),
     ],
     "01_one": [
-        md("# One\n\n## First"),
+        md(
+            "# One\n\n## The First\n\n<details><summary>Why?</summary>\n\nSo.\n\n</details>\n\n"
+            "| a | b |\n|---|---|\n| 1 | 2 |"
+        ),
         code("#| export\ndef f(x): return x"),
         code("assert f(1) == 1"),
-        code("#| code-fold: true\nanswer = 42"),
+        code("#| code-fold: true\nanswer = 42", metadata=SOLUTION),
         code(
             "import os, sys\nprint(os.environ['MULTILABEL_MNIST_SOURCE'])\n"
             "print('\\r 10%|.   |\\r100%|....|', file=sys.stderr)"
@@ -34,9 +43,12 @@ GOOD = {
             "from fastcore.test import *\ntest_eq(answer, 42)\n"
             "with expect_fail(ZeroDivisionError): 1/0"
         ),
+        code("1 / 0", metadata={"tags": ["raises-exception"]}),
+        code("#| output: false\nprint('not' + 'shown')"),
     ],
     "reference/deep": [
         md("# Deep\n\n[up](../01_one.ipynb) [log](../../log.txt) ![dot](dot.png)"),
+        code(PLOT),
         code("import os\nprint(os.path.basename(os.getcwd()))"),
     ],
 }
@@ -51,6 +63,7 @@ BAD = {
     "03_dead": [md("# Dead\n\n## The last words"), code("import os\nos._exit(3)")],
     "04_last": [md("# Last"), code("assert True")],
 }
+NEIGHBORS = [("left", "prev"), ("right", "next")]
 KERNEL = {"kernelspec": {"name": "python3", "language": "python", "display_name": "any"}}
 
 
@@ -58,6 +71,7 @@ def write(folder, notebooks):
     """Write made-up notebooks into `folder`, with a file above it and a picture below."""
     folder.mkdir(parents=True)
     (folder.parent / "log.txt").touch()
+    (folder.parent / "notes.md").touch()
     for name, cells in notebooks.items():
         path = folder / f"{name}.ipynb"
         path.parent.mkdir(exist_ok=True)
@@ -70,7 +84,8 @@ def write(folder, notebooks):
 def course(nbs, *words, **extra):
     out = nbs.parent / "_build/course"
     command = [sys.executable, "-m", "tools.course", "--nbs", nbs, "--out", out]
-    return run(*command, *words, cwd=ROOT, **extra)
+    inline = "module://matplotlib_inline.backend_inline"
+    return run(*command, *words, cwd=ROOT, MPLBACKEND=inline, **extra)
 
 
 def rows(text):
@@ -78,6 +93,10 @@ def rows(text):
     table = text.strip().rpartition("\n\n")[2].splitlines()
     assert table[0].split() == ["notebook", "seconds"], text
     return {line.split()[0]: " ".join(line.split()[1:]) for line in table[1:]}
+
+
+def png_width(text):
+    return int.from_bytes(base64.b64decode(text)[16:20])
 
 
 def contents(folder):
@@ -134,40 +153,133 @@ def test_saved_notebooks_are_clean_and_have_outputs(passed):
     assert output.data == {"text/plain": "2"}
     assert nb.cells[2].execution_count is None and output.execution_count is None
     assert not any(c.metadata for c in nb.cells) and list(nb.metadata) == ["kernelspec"]
+    one = nbformat.read(nbs / "01_one.ipynb", 4)
+    kept = [c.metadata for c in one.cells if c.metadata]
+    assert kept == [SOLUTION, {"tags": ["raises-exception"]}]
     files = {p.relative_to(nbs).as_posix() for p in contents(nbs)}
     assert files == {f"{name}.ipynb" for name in GOOD} | {"reference/dot.png"}
 
 
 def test_a_notebook_in_a_folder_runs_there_and_is_saved_there(passed):
     nbs, _ = passed
-    (output,) = nbformat.read(nbs / "reference/deep.ipynb", 4).cells[1].outputs
+    (output,) = nbformat.read(nbs / "reference/deep.ipynb", 4).cells[2].outputs
     assert output.text == "reference\n"
+    (figure,) = nbformat.read(nbs / "reference/deep.ipynb", 4).cells[1].outputs
+    assert figure.metadata["image/png"].width * 2 == png_width(figure.data["image/png"])
 
 
-def test_pages_are_linked_and_need_no_network(passed):
+@pytest.fixture(scope="module")
+def pages(passed):
     out = passed[0].parent / "_build/course"
-    pages = {p.name: p.read_text() for p in out.glob("*.html")}
-    assert set(pages) == {"index.html", "01_one.html", "deep.html"}, "pages lie side by side"
-    for text in pages.values():
-        assert not re.findall(r"<script|(?:src|href)=\"(?:https?:)?//|@import|url\(", text)
-        for link in re.findall(r'(?:href|src)="(?!data:)([^"#]+)', text):
-            assert (out / link).exists(), link
-    index, one, deep = (pages[f"{name}.html"] for name in ("index", "01_one", "deep"))
-    for link in ("01_one.html#First", "deep.html", "../../log.txt"):
-        assert f'href="{link}"' in index
-    assert "unseen" not in index
-    assert re.search(r"<table>.*01_one\.html.*passed", index, re.S)
-    assert "#|" not in one and "celltag_exported" in one
-    assert re.search(r"<details><summary>.*answer.*</details>", one, re.S)
-    assert 'href="01_one.html"' in deep and 'href="../../log.txt"' in deep
-    assert 'src="data:image/png;base64,iVBORw==' in deep
-    assert {p.name for p in out.glob("*.ipynb")} == {"index.ipynb", "01_one.ipynb", "deep.ipynb"}
+    return {p.relative_to(out).as_posix(): soup(p) for p in out.rglob("*.html")}
 
 
-def test_previous_and_next_follow_the_reading_order(passed):
-    one = (passed[0].parent / "_build/course/01_one.html").read_text()
-    nav = one.partition("<nav>")[2].partition("</nav>")[0]
-    assert re.findall(r'href="(.*?)"', nav) == ["index.html", "index.html", "deep.html"]
+def soup(path):
+    return BeautifulSoup(path.read_text(encoding="utf-8"), "html.parser")
+
+
+def links(tag):
+    return [a["href"] for a in tag.find_all("a", href=True)]
+
+
+def test_each_notebook_has_a_page(pages):
+    notebooks = {f"{name}.html" for name in GOOD}
+    assert set(pages) == notebooks | {"this_run.html", "search.html"}
+
+
+def test_links_and_pictures_lead_somewhere(passed, pages):
+    out = passed[0].parent / "_build/course"
+    for name, page in pages.items():
+        for tag in page.find_all(href=True) + page.find_all(src=True):
+            link = re.sub(r"[?#].*", "", tag.get("href") or tag["src"])
+            there = re.match(r"(https?|data):", link) or (out / name).parent.joinpath(link).exists()
+            assert there, f"{name}: {tag}"
+    index = links(pages["index.html"].article)
+    assert "01_one.html#the-first" in index and "reference/deep.html" in index
+    assert [link.split("/")[-1] for link in index[-2:]] == ["log.txt", "notes.md"]
+    assert pages["01_one.html"].find(id="the-first").h2.find("a", class_="headerlink")
+    deep = pages["reference/deep.html"].article
+    assert "../01_one.html" in links(deep)
+    assert [img["alt"] for img in deep.find_all("img")] == ["dot", "A line that rises."]
+
+
+def test_nothing_comes_from_the_network(passed, pages):
+    for name, page in pages.items():
+        loaded = page.find_all(src=True) + page.find_all("link", href=True)
+        far = [t for t in loaded if re.match(r"(https?:)?//", t.get("src") or t["href"])]
+        assert loaded and not far, name
+    for path in (passed[0].parent / "_build/course").rglob("*.css"):
+        found = re.findall(r"(?:url\(|@import)\s*[\"']?(?:https?:)?//", path.read_text())
+        assert not found, path.name
+
+
+def test_directives_are_obeyed_on_a_page(pages):
+    index, one, deep = (pages[f"{name}.html"].article for name in GOOD)
+    assert "unseen" not in index.text
+    assert "#|" not in one.text
+    assert one.find(class_="tag_exported").text.strip() == "def f(x): return x"
+    fold = one.find("details", class_="hide")
+    assert "Solution" in fold.summary.text and "answer = 42" in fold.text
+    assert not fold.has_attr("open")
+    assert "ZeroDivisionError: division by zero" in one.text
+    assert "notshown" not in one.text
+    assert "matplotlib" not in deep.text and deep.find("img", alt="A line that rises.")
+
+
+def test_markup_of_a_page(pages):
+    one = pages["01_one.html"]
+    assert one.article.details.summary.text == "Why?" and one.article.details.p.text == "So."
+    assert one.article.table.parent["class"] == ["pst-scrollable-table-container"]
+    assert one.find(class_="bd-toc").find("a", href="#the-first")
+    assert one.find(class_="theme-switch") and one.find(class_="search-button")
+    assert one.html["lang"] == "en" and one.find("meta", attrs={"name": "viewport"})
+    scripts = {tag.get("src", "").split("?")[0] for tag in one.find_all("script")}
+    assert {"_static/clipboard.min.js", "_static/course.js"} <= scripts
+
+
+def test_code_that_scrolls_is_reached_by_the_keyboard(passed):
+    """The theme's script gives such code a tabindex when it knows how wide the window is."""
+    scripts = passed[0].parent / "_build/course/_static/scripts"
+    text = (scripts / "pydata-sphinx-theme.js").read_text()
+    assert re.search(r"tabIndex=\w+\.scrollWidth>\w+\.clientWidth", text)
+
+
+def test_the_search_knows_the_text(passed):
+    words = (passed[0].parent / "_build/course/searchindex.js").read_text()
+    assert "answer" in words and "deep" in words
+
+
+def test_the_sidebar_has_all_chapters_in_parts(pages):
+    for page in pages.values():
+        sidebar = page.find("nav", class_="bd-links")
+        parts = [p.text for p in sidebar.find_all("p", class_="caption")]
+        assert parts == ["Others", "Appendix"]
+        chapters = [a.text.strip() for a in sidebar.find_all("a")]
+        assert chapters == ["One", "Deep", "This run"]
+
+
+def test_previous_and_next_follow_the_reading_order(pages):
+    one = pages["01_one.html"]
+    neighbors = [one.find(class_=f"{side}-{way}")["href"] for side, way in NEIGHBORS]
+    assert neighbors == ["index.html", "reference/deep.html"]
+
+
+def test_the_run_has_a_page(passed, failed, pages):
+    rows = [[td.text for td in tr("td")] for tr in pages["this_run.html"].table.tbody("tr")]
+    assert [(name, outcome) for name, _, outcome in rows] == [
+        *(("Start", "passed"), ("One", "passed"), ("Deep", "passed"))
+    ]
+    assert all(float(seconds) > 0 for _, seconds, _ in rows)
+    page = soup(failed[0].parent / "_build/course/this_run.html")
+    text = " ".join(page.table.text.split())
+    assert 'FAILED under "Where it breaks": AssertionError: x is one' in text
+
+
+def test_a_failed_notebook_has_a_page_as_far_as_it_went(failed):
+    out = failed[0].parent / "_build/course"
+    bad = soup(out / "02_bad.html").article.text
+    assert "AssertionError: x is one" in bad and "print('never')" in bad
+    assert "Last" in soup(out / "04_last.html").h1.text
 
 
 def test_some_notebooks_only_and_a_folder_of_digits(tmp_path):
@@ -176,6 +288,17 @@ def test_some_notebooks_only_and_a_folder_of_digits(tmp_path):
     assert done.returncode == 0 and list(rows(done.stdout)) == ["01_one", "deep", "2"]
     executed = nbformat.read(nbs.parent / "_build/course/01_one.ipynb", 4)
     assert str(tmp_path) in executed.cells[4].outputs[0].text
+    assert soup(nbs.parent / "_build/course/index.html").h1, "the others are shown as saved"
+
+
+def test_pages_without_a_run(tmp_path):
+    nbs = write(tmp_path / "nbs", {"a": [md("# A\n\n[lost](gone.ipynb)"), code("1 + 1")]})
+    done = course(nbs, "--no-run")
+    out = tmp_path / "_build/course"
+    assert done.returncode == 0 and (out / "a.html").exists()
+    assert not (out / "this_run.html").exists()
+    assert "a.ipynb" in done.stdout and "gone.ipynb" in done.stdout, "it says which link is lost"
+    assert "a.html" in links(soup(out / "index.html")), "a start page is made up"
 
 
 def test_an_edit_during_the_run_is_not_overwritten(tmp_path):
@@ -189,6 +312,7 @@ def test_an_edit_during_the_run_is_not_overwritten(tmp_path):
     assert nbformat.read(nbs / "a.ipynb", 4).cells[0].source == "# Edited"
 
 
+@pytest.mark.filterwarnings("ignore:.* is deprecated. Check CHANGES for Sphinx")
 def test_only_a_folder_of_its_own_is_deleted(tmp_path):
     nbs = write(tmp_path / "nbs", {"a": [md("# A")]})
     out = tmp_path / "out"

@@ -136,10 +136,11 @@ def test_tables_lose_their_twins_only():
 
 def test_streams_are_joined_and_pictures_kept():
     data = {"image/png": "aGk=", "text/plain": "<Figure>"}
-    png = new_output("display_data", data, metadata={"needs_background": "light"})
+    size = {"image/png": {"width": 20, "height": 10}}
+    png = new_output("display_data", data, metadata=size | {"needs_background": "light"})
     first, second = shown(stream("a\rb"), display(text_html=BAR), stream("c\n"), png)
     assert first.text == "bc\n"
-    assert second.data["image/png"] == "aGk=" and not second.metadata
+    assert second.data["image/png"] == "aGk=" and second.metadata == size
 
 
 def test_no_carriage_return_is_left():
@@ -210,12 +211,14 @@ def test_tables_become_markdown():
 
 
 def test_readme_is_rendered_with_its_pictures(tmp_path):
+    sharp = display(image_png="aG8=")
+    sharp.metadata["image/png"] = {"width": 20, "height": 10}
     nb = new_notebook(
         cells=[
             md("# T\n\n[a](01_x.ipynb)"),
             code("#| hide\nhidden"),
             code("plot()", outputs=[display(image_png="aGk=")]),
-            code("#| alt: Two bars.\nplot(2)", outputs=[display(image_png="aG8=")]),
+            code('#| alt: Two "bars".\nplot(2)', outputs=[sharp]),
             code("print(1)", outputs=[stream("\x1b[31m1\n\n\n2\x1b[0m\n")]),
             code("df", outputs=[display(text_html=TABLE)]),
         ]
@@ -230,7 +233,7 @@ def test_readme_is_rendered_with_its_pictures(tmp_path):
         "[a](nbs/01_x.ipynb)",
         "```python\nplot()\n```",
         "![T](nbs/images/index_1.png)",
-        "![Two bars.](nbs/images/index_2.png)",
+        '<img src="nbs/images/index_2.png" alt="Two &quot;bars&quot;." width="20">',
         "```text\n1\n\n\n2\n```",
         "| epoch | loss |\n| ---: | ---: |\n| 0 | 0.5 |",
     ):

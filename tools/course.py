@@ -108,6 +108,7 @@ def execute(path, source):
             resources={"metadata": {"path": str(path.parent)}},
             record_timing=False,
             config=config,
+            extra_arguments=["--InlineBackend.figure_format=retina"],  # figures of twice the pixels
             on_cell_execute=lambda cell, cell_index: started.append(cell_index),
         )
         try:

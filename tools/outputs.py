@@ -62,7 +62,8 @@ def _tidy_output(out, meant):
         return bool(out.text.strip())
     if out.output_type in ("display_data", "execute_result"):
         out.data = type(out.data)(_data(out.data))
-        out.metadata = type(out.metadata)()
+        sizes = {kind: size for kind, size in out.metadata.items() if kind in out.data}
+        out.metadata = type(out.metadata)(sizes)
         return bool(out.data)
     return True
 

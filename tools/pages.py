@@ -14,7 +14,8 @@ from sphinx.util.docutils import docutils_namespace, patch_docutils
 from .notebooks import parts, reader_view, reading_order
 
 CONF = Path(__file__).parent / "page"  # the folder of conf.py
-THIS_RUN = "this_run.ipynb"  # the page with the table of the run
+INDEX = Path("index.ipynb")
+THIS_RUN = Path("this_run.ipynb")  # the page with the table of the run
 
 
 def page(text):
@@ -24,36 +25,25 @@ def page(text):
 
 def contents(nbs, runs):
     """Return the table of contents, which Sphinx shows in the sidebar, as markdown."""
-    listed = {
-        part: [path.relative_to(nbs).as_posix() for path in paths if path.stem != "index"]
-        for part, paths in parts(nbs).items()
-    }
+    listed = {part: [path.relative_to(nbs) for path in paths] for part, paths in parts(nbs).items()}
     if runs:
         listed.setdefault("Appendix", []).append(THIS_RUN)
-    blocks = []
+    text = ""
     for part, names in listed.items():
-        if names:
-            lines = ["```{toctree}", ":hidden:", f":caption: {part}", "", *names, "```"]
-            blocks.append("\n".join(lines))
-    return "\n\n".join(blocks)
-
-
-def outcome(run):
-    """Return how a run ended, as a cell of a markdown table."""
-    if run.failure is None:
-        return "passed"
-    where = f"{run.failure.heading}: {run.failure.summary}".replace("|", r"\|")
-    return f"**failed** under `` {where} ``"
+        lines = [f"{name}\n" for name in names if name != INDEX]
+        text += f"```{{toctree}}\n:hidden:\n:caption: {part}\n\n{''.join(lines)}```\n\n"
+    return text
 
 
 def table_of_the_run(nbs, runs, source):
     """Return a table that says how each notebook went, as markdown."""
-    rows = [
-        f"| [](<{run.path.relative_to(nbs).as_posix()}>) | {run.seconds:.1f} | {outcome(run)} |"
-        for run in runs
-    ]
-    head = f"# This run\n\nData: `{source}`.\n\n| notebook | seconds | outcome |\n|---|---:|---|\n"
-    return head + "\n".join(rows)
+    table = f"# This run\n\nData: `{source}`.\n\n| notebook | seconds | outcome |\n|---|---:|---|\n"
+    for run in runs:
+        outcome = run.verdict.replace("|", r"\|")
+        if run.failure:
+            outcome = f"`` {outcome} ``"
+        table += f"| [](<{run.path.relative_to(nbs)}>) | {run.seconds:.1f} | {outcome} |\n"
+    return table
 
 
 def sources(nbs, runs, source):
@@ -63,10 +53,10 @@ def sources(nbs, runs, source):
     for path in reading_order(nbs):
         nb = executed.get(path) or nbformat.read(path, 4)
         found[path.relative_to(nbs)] = reader_view(nb)
-    index = found.setdefault(Path("index.ipynb"), page("# The course"))
+    index = found.setdefault(INDEX, page("# The course"))
     index.cells.append(new_markdown_cell(contents(nbs, runs)))
     if runs:
-        found[Path(THIS_RUN)] = page(table_of_the_run(nbs, runs, source))
+        found[THIS_RUN] = page(table_of_the_run(nbs, runs, source))
     return found
 
 
@@ -89,6 +79,7 @@ def build(nbs, out, runs=(), source=""):
         with patch_docutils(CONF), docutils_namespace():
             html, doctrees = top / "html", top / "doctrees"
             Sphinx(folder, CONF, html, doctrees, "html", status=None, warning=warnings).build()
-        shutil.copytree(html, out, dirs_exist_ok=True, ignore=shutil.ignore_patterns(".*"))
+        left = shutil.ignore_patterns(".*", "*macros.html")  # Sphinx's notes, the theme's templates
+        shutil.copytree(html, out, dirs_exist_ok=True, ignore=left)
     lines = strip_ansi(warnings.getvalue()).splitlines()
     return [line.replace(f"{folder}/", "") for line in lines if line.strip()]

@@ -3,6 +3,8 @@
 import base64
 import posixpath
 import re
+from functools import partial
+from html import escape
 
 import nbformat
 from bs4 import BeautifulSoup
@@ -69,14 +71,15 @@ def fence(text):
 
 
 def as_markdown(output, picture):
-    """Return one output as markdown; `picture` takes PNG bytes and returns a link to them."""
+    """Return one output as markdown; `picture` takes PNG bytes and a width, and returns a link."""
     if output.output_type == "stream":
         return fence(output.text)
     if output.output_type == "error":
         return fence("\n".join(output.traceback) or f"{output.ename}: {output.evalue}")
     data = output.data
     if "image/png" in data:
-        return picture(base64.b64decode(data["image/png"]))
+        width = output.metadata.get("image/png", {}).get("width")
+        return picture(base64.b64decode(data["image/png"]), width)
     if table := markdown_table(data.get("text/html", "")):
         return table
     if "text/markdown" in data:
@@ -93,9 +96,11 @@ def render(path=NBS / "index.ipynb"):
     nb = reader_view(nbformat.read(path, 4))
     pictures = {}
 
-    def picture(data, alt):
+    def picture(data, width, alt):
         name = f"nbs/{PICTURES}/index_{len(pictures) + 1}.png"
         pictures[name] = data
+        if width:
+            return f'<img src="{name}" alt="{escape(alt)}" width="{width}">'
         return f"![{alt}]({name})"
 
     for cell in nb.cells:
@@ -103,7 +108,7 @@ def render(path=NBS / "index.ipynb"):
             cell.source = relink(cell.source)
             continue
         alt = cell.metadata["mystnb"]["image"]["alt"]
-        texts = [as_markdown(o, lambda data, alt=alt: picture(data, alt)) for o in cell.outputs]
+        texts = [as_markdown(o, partial(picture, alt=alt)) for o in cell.outputs]
         cell.outputs = [
             nbformat.v4.new_output("display_data", {"text/markdown": text}) for text in texts
         ]
