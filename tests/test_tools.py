@@ -259,6 +259,7 @@ def test_readme_shows_an_error_as_text(tmp_path):
         (["test", "ARGS=-k clean"], "-m pytest -v -p no:cacheprovider -k clean tests"),
         (["lab", "ARGS=--port=1"], "-m jupyterlab --port=1"),
         (["export"], "-m tools.export"),
+        (["pages"], "-m tools.course --no-run"),
     ],
 )
 def test_make_passes_its_words_on(words, command):
