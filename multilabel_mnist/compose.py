@@ -45,7 +45,9 @@ _all_ = [
 # %% ../nbs/06_compose.ipynb #22750f1a
 def _check_batch(images, targets):
     """Raise a ValueError for images and targets that `ComposeDigits` cannot use."""
-    low, high = images.aminmax() if images.numel() else (images.new_zeros(()),) * 2
+    low = high = images.new_zeros(())
+    if images.numel():
+        low, high = images.aminmax()
     in_range = 0 <= low and high <= 1
     if images.ndim != 4 or not images.is_floating_point() or not in_range:
         raise ValueError(
@@ -60,6 +62,15 @@ def _check_batch(images, targets):
         )
 
 
+# %% ../nbs/06_compose.ipynb #a1720fe2
+def _check_shares(shares, of_all):
+    """Raise a ValueError unless the shares make at most one batch."""
+    if min(shares.values()) < 0 or sum(shares.values()) > 1 + 1e-9:
+        raise ValueError(f"expected shares from 0 up whose sum is at most 1, got {shares}")
+    if min(of_all.values()) < 0 or max(of_all.values()) > 1:
+        raise ValueError(f"expected shares of all images from 0 to 1, got {of_all}")
+
+
 # %% ../nbs/06_compose.ipynb #90b7c3de
 def _nudge_some(images, share, source):
     """Nudge a share of the images."""
@@ -71,6 +82,7 @@ def _nudge_some(images, share, source):
     return images
 
 
+# %% ../nbs/06_compose.ipynb #4f10834e
 def _compose(images, targets, shares, source):
     """Replace shares of the batch by images of other kinds, and their targets."""
     n = len(images)
@@ -78,13 +90,15 @@ def _compose(images, targets, shares, source):
     # 1e-6: a share of exactly half an image is rounded the same way on all machines.
     ends = (np.cumsum(list(shares.values())) * n + 1e-6).round().astype(int)
     groups = source.randperm(n).tensor_split(ends.tolist())
-    for kind, chosen in zip(shares, groups, strict=False):  # the last group stays as it is
+    # There is one group more than there are kinds. It stays as it is.
+    for kind, chosen in zip(shares, groups, strict=False):
         if len(chosen):
             made = draw_kind(kind, images, targets, chosen, source)
             composed[chosen], composed_targets[chosen] = made
     return composed, composed_targets
 
 
+# %% ../nbs/06_compose.ipynb #aa23daa3
 def _fade_some(images, share, source):
     """Take up to half of the ink from a share of the images, in place."""
     n = len(images)
@@ -93,21 +107,13 @@ def _fade_some(images, share, source):
     return images
 
 
-# %% ../nbs/06_compose.ipynb #a1720fe2
-def _check_shares(shares, of_all):
-    """Raise a ValueError unless the shares make at most one batch."""
-    if min(shares.values()) < 0 or sum(shares.values()) > 1 + 1e-9:
-        raise ValueError(f"expected shares from 0 up whose sum is at most 1, got {shares}")
-    if min(of_all.values()) < 0 or max(of_all.values()) > 1:
-        raise ValueError(f"expected shares of all images from 0 to 1, got {of_all}")
-
-
 # %% ../nbs/06_compose.ipynb #450a9b6e
 class ComposeDigits(ItemTransform):
-    """Turn shares of each training batch into images of two digits, or of none.
+    """Turn shares of each training batch into images of two digits, or of no digit.
 
     A batch transform for targets, shape (n, C), and images of floats from 0 to 1, shape
-    (n, c, H, W). The target of two digits is the union of both, that of none all 0s.
+    (n, c, H, W). The target of two digits is the union of both. That of no digit is all
+    0s.
     """
 
     split_idx = 0  # in training only
@@ -120,7 +126,7 @@ class ComposeDigits(ItemTransform):
         strokes: float = 0.13,  # no digit: glyphs and scribbles
         noise: float = 0.02,  # no digit: noise and blank pages
         pieces: float = 0.01,  # no digit: hard negatives, digits cut up
-        alone: float = 0.03,  # one digit, smaller and elsewhere
+        alone: float = 0.03,  # one digit, smaller and away from the middle
         nudged: float = 0.2,  # of all digits, before the above: changed a little
         faint: float = 0.5,  # of all images, after the above: half of their ink or more
         seed: int | None = None,  # of a generator of its own; None: torch's
@@ -143,8 +149,9 @@ class ComposeDigits(ItemTransform):
         return vars(self) | {"_generators": {}}  # a copy begins at the seed again
 
     def __repr__(self):
-        shares = (f"{name}={share:g}" for name, share in (self.shares | self.of_all).items())
-        return f"ComposeDigits({', '.join(shares)})"
+        shares = self.shares | self.of_all
+        described = (f"{name}={share:g}" for name, share in shares.items())
+        return f"ComposeDigits({', '.join(described)})"
 
     def _random_source(self, device):
         if self.seed is None:
@@ -214,6 +221,7 @@ def _recipe_dls(dls):
     return type(dls)(train, *others, path=dls.path, device=dls.device)
 
 
+# %% ../nbs/06_compose.ipynb #9dc73573
 def train_verdicts(
     dls: DataLoaders,  # grey 28x28 images of one digit, light on dark
     seed: int = 42,
@@ -233,6 +241,6 @@ def train_verdicts(
         learn = Learner(new_dls, net, loss_func=loss_func, metrics=exact_match)
         learn.fit_one_cycle(epochs, 4e-3, wd=0.02)
     with torch.no_grad():
-        # Fewer images of no digit are to be expected than there were in training.
+        # In use, fewer images hold no digit than in training.
         learn.model[-1].bias += np.log(2.2)
     return learn
