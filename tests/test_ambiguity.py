@@ -1,5 +1,6 @@
 """Scores in bits: what they refuse, and that predictions of any class with the right fields do."""
 
+from contextlib import nullcontext
 from types import SimpleNamespace
 
 import numpy as np
@@ -14,6 +15,7 @@ from multilabel_mnist.ambiguity import (
     label_suspicion,
     morph,
     most_ambiguous,
+    out_of_fold_probs,
 )
 from multilabel_mnist.inference import SigmoidPreds
 
@@ -114,4 +116,101 @@ def test_a_morph_begins_and_ends_with_its_images_and_keeps_the_ink():
 def test_images_that_cannot_be_morphed(a, b, steps, message):
     with pytest.raises(ValueError) as error:
         morph(a, b, steps)
+    assert message in str(error.value)
+
+
+def test_out_of_fold_probs_come_from_networks_that_did_not_see_the_item():
+    held_out_so_far = []
+
+    def make_learner(held_out):
+        held_out_so_far.append(held_out)
+        return FakeLearner(held_out)
+
+    probs = out_of_fold_probs(make_learner, 10, k=3)
+    # The fake learner of fold f answers with the position of the item.
+    assert_close(probs, torch.arange(10.0)[:, None].expand(10, 2))
+    assert sorted(len(held_out) for held_out in held_out_so_far) == [3, 3, 4]
+    assert sorted(np.concatenate(held_out_so_far)) == list(range(10))
+
+
+class FakeLearner:
+    """Answer like a Learner whose validation set holds the items at some positions."""
+
+    def __init__(self, positions):
+        self.positions = positions
+
+    def no_bar(self):
+        return nullcontext()
+
+    def get_preds(self):
+        return torch.as_tensor(self.positions).float()[:, None].expand(-1, 2), None
+
+
+def test_folds_depend_on_the_seed_alone():
+    def folds(seed):
+        seen = []
+        out_of_fold_probs(
+            lambda held_out: seen.append(held_out) or FakeLearner(held_out), 20, 4, seed
+        )
+        return np.concatenate(seen).tolist()
+
+    assert folds(1) == folds(1) != folds(2)
+
+
+def test_out_of_fold_probs_with_a_data_block():
+    import pandas as pd
+    from fastai.vision.all import (
+        BCEWithLogitsLossFlat,
+        ColReader,
+        DataBlock,
+        IndexSplitter,
+        Learner,
+        MultiCategoryBlock,
+        RegressionBlock,
+        nn,
+    )
+
+    df = pd.DataFrame(
+        {"number": np.linspace(-3, 3, 23), "labels": ["a", "b c", ""] * 7 + ["a"] * 2}
+    )
+    seen = []
+
+    def make_learner(held_out):
+        block = DataBlock(
+            blocks=(RegressionBlock, MultiCategoryBlock(vocab=["a", "b", "c"])),
+            get_x=ColReader("number"),
+            get_y=ColReader("labels", label_delim=" "),
+            splitter=IndexSplitter(held_out),
+        )
+        dls = block.dataloaders(df, bs=4, device="cpu")
+        seen.extend(dls.valid_ds.items.index)
+        model = nn.Sequential(nn.Unflatten(0, (-1, 1)), nn.Linear(1, 3))
+        with torch.no_grad():
+            model[1].weight[:] = tensor([[1.0], [2.0], [3.0]])
+            model[1].bias.zero_()
+        return Learner(dls, model, loss_func=BCEWithLogitsLossFlat())
+
+    probs = out_of_fold_probs(make_learner, len(df))
+    numbers = torch.tensor(df["number"].to_numpy(), dtype=torch.float32)
+    assert sorted(seen) == list(range(23))
+    assert_close(probs, (numbers[:, None] * tensor([1.0, 2.0, 3.0])).sigmoid())
+
+
+def test_a_learner_with_another_valid_set_is_an_error():
+    with pytest.raises(ValueError) as error:
+        out_of_fold_probs(lambda held_out: FakeLearner(held_out[1:]), 10, k=5)
+    assert "expected the 2 held-out items in the learner's valid, got 1" in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "n_items, k, message",
+    [
+        (10, 1, "expected k to be a whole number of at least 2, got 1"),
+        (4, 5, "expected n_items to be a whole number of at least 5"),
+        (10.0, 5, "expected n_items to be a whole number"),
+    ],
+)
+def test_folds_that_cannot_be_made(n_items, k, message):
+    with pytest.raises(ValueError) as error:
+        out_of_fold_probs(FakeLearner, n_items, k=k)
     assert message in str(error.value)

@@ -25,6 +25,7 @@ READING_ORDER = {
         "05_inference",
         "06_compose",
         "07_ambiguity",
+        "07a_people",
     ),
     "Reference": (
         "checks",
