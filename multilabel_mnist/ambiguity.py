@@ -167,5 +167,5 @@ def out_of_fold_probs(
                 f"expected the {len(held_out)} held-out items in the learner's valid, "
                 f"got {len(fold_probs)}; build it with IndexSplitter(held_out)"
             )
-        probs.append(fold_probs)
+        probs.append(fold_probs.as_subclass(Tensor))
     return torch.cat(probs)[positions.argsort()]

@@ -194,6 +194,7 @@ def test_out_of_fold_probs_with_a_data_block():
     numbers = torch.tensor(df["number"].to_numpy(), dtype=torch.float32)
     assert sorted(seen) == list(range(23))
     assert_close(probs, (numbers[:, None] * tensor([1.0, 2.0, 3.0])).sigmoid())
+    assert type(probs) is torch.Tensor
 
 
 def test_a_learner_with_another_valid_set_is_an_error():
