@@ -82,7 +82,7 @@ def _nudge_some(images, share, source):
     return images
 
 
-# %% ../nbs/06_compose.ipynb #54e9ad1c
+# %% ../nbs/06_compose.ipynb #071dc5d0
 def _compose(images, targets, shares, source):
     """Replace shares of the batch by images of other kinds, and their targets."""
     n = len(images)
@@ -98,7 +98,7 @@ def _compose(images, targets, shares, source):
     return composed, composed_targets
 
 
-# %% ../nbs/06_compose.ipynb #4fd3ec8b
+# %% ../nbs/06_compose.ipynb #5dfb247f
 def _fade_some(images, share, source):
     """Take up to half of the ink from a share of the images, in place."""
     n = len(images)
@@ -221,7 +221,7 @@ def _recipe_dls(dls):
     return type(dls)(train, *others, path=dls.path, device=dls.device)
 
 
-# %% ../nbs/06_compose.ipynb #7a8e31ca
+# %% ../nbs/06_compose.ipynb #12e8ac32
 def train_verdicts(
     dls: DataLoaders,  # grey 28x28 images of one digit, light on dark
     seed: int = 42,
