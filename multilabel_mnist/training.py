@@ -9,7 +9,7 @@ __all__ = ["evaluate", "conv_block", "digit_cnn", "fused_adam"]
 import torch
 from torch import Tensor, nn
 
-from .checks import check_probs, check_targets, check_threshold
+from multilabel_mnist.checks import check_probs, check_targets, check_threshold
 
 
 # %% ../nbs/04_training.ipynb #72fc6bec
