@@ -17,7 +17,7 @@ from multilabel_mnist.head import replace_final_linear
 from multilabel_mnist.labels import BCEOneHotLossFlat
 from multilabel_mnist.training import digit_cnn, fused_adam
 
-# What 04_training recommends.
+# One epoch with a high learning rate, which is warmed up briefly.
 EPOCHS = 1
 BATCH_SIZE = 256
 LR = 2e-2
