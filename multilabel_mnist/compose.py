@@ -82,7 +82,7 @@ def _nudge_some(images, share, source):
     return images
 
 
-# %% ../nbs/06_compose.ipynb #dfc84c92
+# %% ../nbs/06_compose.ipynb #721e043f
 def _compose(images, targets, shares, source):
     """Replace shares of the batch by images of other kinds, and their targets."""
     n = len(images)
@@ -98,7 +98,7 @@ def _compose(images, targets, shares, source):
     return composed, composed_targets
 
 
-# %% ../nbs/06_compose.ipynb #b855bd49
+# %% ../nbs/06_compose.ipynb #03bde9d4
 def _fade_some(images, share, source):
     """Take up to half of the ink from a share of the images, in place."""
     n = len(images)
@@ -221,7 +221,7 @@ def _recipe_dls(dls):
     return type(dls)(train, *others, path=dls.path, device=dls.device)
 
 
-# %% ../nbs/06_compose.ipynb #81e5d064
+# %% ../nbs/06_compose.ipynb #db665e56
 def train_verdicts(
     dls: DataLoaders,  # grey 28x28 images of one digit, light on dark
     seed: int = 42,
