@@ -1,10 +1,15 @@
 """The small parts of the tools: order, headings, directives, tidy outputs, files, the README."""
 
+import base64
+import io
+
 import nbformat
+import numpy as np
 import pytest
 from nbformat.v4 import new_code_cell as code
 from nbformat.v4 import new_markdown_cell as md
 from nbformat.v4 import new_notebook, new_output
+from PIL import Image
 
 from conftest import run
 from tools.files import beside, write_whole
@@ -134,13 +139,36 @@ def test_tables_lose_their_twins_only():
     assert out.data["text/markdown"] == "*a*"
 
 
+def as_png(pixels):
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "PNG")
+    return base64.b64encode(file.getvalue()).decode() + "\n"
+
+
+def as_pixels(png):
+    return np.asarray(Image.open(io.BytesIO(base64.b64decode(png))).convert("RGBA"))
+
+
+def test_figures_get_a_palette():
+    rng = np.random.default_rng(0)
+    grays = np.repeat(rng.integers(0, 256, (60, 80, 1), dtype="uint8"), 4, 2)
+    grays[..., 3] = 255  # a figure of 256 grays, as matplotlib saves it: red, green, blue, alpha
+    (out,) = shown(display(image_png=as_png(grays)))
+    assert len(out.data["image/png"]) < 0.7 * len(as_png(grays))
+    assert (as_pixels(out.data["image/png"]) == grays).all(), "and no pixel changes"
+    grays[0, 0, 3] = 0
+    (out,) = shown(display(image_png=as_png(grays)))
+    assert out.data["image/png"] == as_png(grays), "transparent pixels stay transparent"
+
+
 def test_streams_are_joined_and_pictures_kept():
-    data = {"image/png": "aGk=", "text/plain": "<Figure>"}
+    dot = as_png(np.full((1, 1, 4), 255, "uint8"))
+    data = {"image/png": dot, "text/plain": "<Figure>"}
     size = {"image/png": {"width": 20, "height": 10}}
     png = new_output("display_data", data, metadata=size | {"needs_background": "light"})
     first, second = shown(stream("a\rb"), display(text_html=BAR), stream("c\n"), png)
     assert first.text == "bc\n"
-    assert second.data["image/png"] == "aGk=" and second.metadata == size
+    assert (as_pixels(second.data["image/png"]) == 255).all() and second.metadata == size
 
 
 def test_no_carriage_return_is_left():
