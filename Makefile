@@ -53,7 +53,7 @@ format: $(READY) ## format notebooks and Python files, fix what ruff can fix, th
 	@$(VENV)/bin/ruff format --quiet .
 	@$(MAKE) --no-print-directory export
 
-speed: $(READY) ## put the table of the last `make bench` on MNIST into index
+speed: $(READY) ## put the table of the last `make bench` on MNIST into benchmarks/README.md
 	@$(PY) -m tools.speed
 
 readme: $(READY) ## write README.md from nbs/index.ipynb

@@ -5,7 +5,6 @@ No test looks at how fast this machine is.
 
 import json
 
-import nbformat
 import pytest
 import torch
 from torch import nn
@@ -182,23 +181,21 @@ def test_report_reads_what_parts_give():
         assert piece in page
 
 
-def test_only_a_whole_run_on_mnist_gets_into_index(tmp_path):
-    index = tmp_path / "index.ipynb"
+def test_only_a_whole_run_on_mnist_gets_onto_the_page(tmp_path):
+    page = tmp_path / "README.md"
     whole = {"quick": False, "digits": "MNIST", "parts": dict.fromkeys(bench.PARTS)}
-    cell = nbformat.v4.new_markdown_cell("## Speed\n" + speed.MARK + "old")
-    nbformat.write(nbformat.v4.new_notebook(cells=[cell]), index)
+    page.write_text("# Speed\n" + speed.MARK + "old")
     with pytest.raises(SystemExit, match="make bench first"):
-        speed.main(tmp_path, index)
+        speed.main(tmp_path, page)
     (tmp_path / "bench.md").write_text("| new |")
     some = dict.fromkeys(list(bench.PARTS)[1:])
     for change in ({"quick": True}, {"digits": "the embedded digits"}, {"parts": some}):
         (tmp_path / "results.json").write_text(json.dumps(whole | change))
         with pytest.raises(SystemExit, match="not for the page"):
-            speed.main(tmp_path, index)
+            speed.main(tmp_path, page)
     (tmp_path / "results.json").write_text(json.dumps(whole))
-    speed.main(tmp_path, index)
-    source = nbformat.read(index, 4).cells[0].source
-    assert source == "## Speed\n" + speed.MARK + "\n| new |"
+    speed.main(tmp_path, page)
+    assert page.read_text() == "# Speed\n" + speed.MARK + "\n| new |\n"
 
 
 def test_verdicts_table_and_goals():

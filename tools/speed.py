@@ -1,19 +1,17 @@
-"""Puts the table of the last `make bench` on MNIST into the index: `python -m tools.speed`."""
+"""Puts the table of the last `make bench` on MNIST into benchmarks/README.md."""
 
 import json
-
-import nbformat
 
 from benchmarks.__main__ import PARTS
 
 from .files import write_whole
-from .notebooks import NBS, ROOT
+from .notebooks import ROOT
 
 MARK = "<!-- what follows is written by `make speed` -->\n"
 
 
-def main(bench=ROOT / "_build" / "bench", index=NBS / "index.ipynb"):
-    """Replace what stands below MARK in `index` by the table in the folder `bench`."""
+def main(bench=ROOT / "_build" / "bench", page=ROOT / "benchmarks" / "README.md"):
+    """Replace what stands below MARK in `page` by the table in the folder `bench`."""
     try:
         about = json.loads((bench / "results.json").read_text())
     except OSError:
@@ -26,11 +24,8 @@ def main(bench=ROOT / "_build" / "bench", index=NBS / "index.ipynb"):
             "its figures are not for the page"
         )
     table = (bench / "bench.md").read_text(encoding="utf-8").strip()
-    nb = nbformat.read(index, 4)
-    (cell,) = (c for c in nb.cells if MARK in c.source)
-    before, _, _ = cell.source.partition(MARK)
-    cell.source = f"{before}{MARK}\n{table}"
-    write_whole(index, nbformat.writes(nb) + "\n")
+    before, _, _ = page.read_text(encoding="utf-8").partition(MARK)
+    write_whole(page, f"{before}{MARK}\n{table}\n")
 
 
 if __name__ == "__main__":
