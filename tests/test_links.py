@@ -13,7 +13,13 @@ from tools.notebooks import anchor as jupyter_anchor
 from tools.notebooks import headings
 from tools.pages import build
 
-PAGES = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "benchmarks/README.md", "examples/README.md"]
+PAGES = [
+    "README.md",
+    "CONTRIBUTING.md",
+    "CHANGELOG.md",
+    "benchmarks/README.md",
+    "examples/README.md",
+]
 CODE = re.compile(r"^```.*?^```|`[^`\n]+`", re.M | re.S)
 LINK = re.compile(r"""(?:\]\(|(?:href|src)=["'])(?![a-zA-Z][\w+.-]*:)([^)\s"']+)""")
 
