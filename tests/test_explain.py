@@ -284,7 +284,7 @@ def test_says_why_there_is_no_diagnosis():
         assert not d.certain
         assert fragment in d.explanation
         assert fragment in str(d)
-        assert "<svg" not in d._repr_html_()
+        assert "<img" not in d._repr_html_()
 
 
 def test_a_fitting_loss_is_not_blamed():

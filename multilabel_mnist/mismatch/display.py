@@ -9,10 +9,9 @@ __all__ = [
     "MOST_COLUMNS",
     "TOP",
     "LEFT",
-    "CAPTION_WIDTH",
-    "CAPTION_LINE",
-    "GAP",
-    "NUMBER",
+    "GRAY",
+    "PLAIN",
+    "CAPTIONED",
     "SECTION",
     "CODE",
     "verdict",
@@ -26,6 +25,7 @@ __all__ = [
 ]
 
 # %% ../../nbs/reference/mismatch_display.ipynb #030bd049
+import base64
 import html
 import math
 
@@ -61,8 +61,8 @@ CELL = 11  # pixels
 MOST_ROWS, MOST_COLUMNS = 8, 10
 TOP = 18  # pixels for the number of columns
 LEFT = 34  # pixels for the number of rows
-CAPTION_WIDTH, CAPTION_LINE, GAP = 150, 14, 30  # pixels
-NUMBER = '<text fill="currentColor" stroke="none"'
+# An image cannot take the color of the text around it. This gray reads on white and on black.
+GRAY = "#777"
 
 
 def _drawn(n: int, most: int):
@@ -74,7 +74,7 @@ def _drawn(n: int, most: int):
 
 def _text(x, y, content, anchor: str) -> str:
     """Write a number or dots beside a grid."""
-    return f'{NUMBER} x="{x}" y="{y}" text-anchor="{anchor}">{content}</text>'
+    return f'<text x="{x}" y="{y}" text-anchor="{anchor}">{content}</text>'
 
 
 def square(x: int, y: int) -> str:
@@ -87,79 +87,74 @@ def circle(x: int, y: int) -> str:
     return f'<circle cx="{x + CELL / 2}" cy="{y + CELL / 2}" r="{CELL / 2 - 1}"/>'
 
 
-def grid(shape, x: int, mark) -> tuple[str, int]:
-    """Draw a shape from `x` to the right with one `mark` per cell; return SVG and its width."""
-    n_rows, n_columns = (*shape, 1, 1)[:2]
+def _marks(n_rows: int, n_columns: int, mark) -> str:
+    """Draw one mark per cell, and dots where cells are left out."""
     rows, row_dots = _drawn(n_rows, MOST_ROWS)
     columns, column_dots = _drawn(n_columns, MOST_COLUMNS)
-    width = min(n_columns, MOST_COLUMNS) * CELL
-    height = min(n_rows, MOST_ROWS) * CELL
-    x += LEFT
-    middle = x + width / 2
-    svg = [mark(x + j * CELL, TOP + i * CELL) for i in rows for j in columns]
+    svg = [mark(LEFT + j * CELL, TOP + i * CELL) for i in rows for j in columns]
     if row_dots:
+        middle = LEFT + min(n_columns, MOST_COLUMNS) * CELL / 2
         svg.append(_text(middle, TOP + row_dots * CELL + 9, "\u22ee", "middle"))
     if column_dots:
-        svg.append(_text(x + column_dots * CELL + 5, TOP + height / 2 + 3, "\u2026", "middle"))
+        middle = TOP + min(n_rows, MOST_ROWS) * CELL / 2
+        svg.append(_text(LEFT + column_dots * CELL + 5, middle + 3, "\u2026", "middle"))
+    return "".join(svg)
+
+
+def grid(shape, mark) -> str:
+    """Draw a shape as SVG: one `mark` per cell, and the lengths of the first two axes."""
+    n_rows, n_columns = (*shape, 1, 1)[:2]
+    width = min(n_columns, MOST_COLUMNS) * CELL
+    height = min(n_rows, MOST_ROWS) * CELL
+    lengths = ""
     if len(shape) > 0:
-        svg.append(_text(x - 5, TOP + height / 2 + 4, n_rows, "end"))
+        lengths += _text(LEFT - 5, TOP + height / 2 + 4, n_rows, "end")
     if len(shape) > 1:
-        svg.append(_text(middle, TOP - 5, n_columns, "middle"))
-    return "".join(svg), LEFT + width
+        lengths += _text(LEFT + width / 2, TOP - 5, n_columns, "middle")
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{LEFT + max(width, LEFT)}" '
+        f'height="{TOP + max(height, CELL)}" font-family="sans-serif" font-size="12" '
+        f'fill="none" stroke="{GRAY}">{_marks(n_rows, n_columns, mark)}'
+        f'<g fill="{GRAY}" stroke="none">{lengths}</g></svg>'
+    )
 
 
 # %% ../../nbs/reference/mismatch_display.ipynb #67327ab3
+PLAIN = "border:0;background:none;color:inherit"
+CAPTIONED = f"{PLAIN};text-align:left;vertical-align:top;padding:0 2em 0 0"
+
+
 def _times(shape) -> str:
     """Write a shape for a caption: 64 × 10."""
     return " \u00d7 ".join(map(str, shape)) or "without axes"
 
 
-def _caption(what: str, shape) -> list[str]:
-    """Return the lines under a grid."""
+def _as_image(svg: str, alt: str) -> str:
+    """Put an SVG into an HTML image."""
+    data = base64.b64encode(svg.encode()).decode()
+    return f'<img alt="{alt}" src="data:image/svg+xml;base64,{data}">'
+
+
+def _captioned(what: str, shape, mark) -> str:
+    """Return a cell of an HTML table: a drawing, and below it what it shows."""
     n = math.prod(shape)
-    lines = [what, _times(shape), f"{n:,} number{'' if n == 1 else 's'}"]
+    alt = f"{what}: {_times(shape)}"
+    lines = [
+        _as_image(grid(shape, mark), alt),
+        f"<strong>{what}</strong>",
+        _times(shape),
+        f"{n:,} number{'' if n == 1 else 's'}",
+    ]
     if len(shape) > 2:
         lines.append(f"each cell: {_times(shape[2:])}")
-    return lines
-
-
-def _caption_svg(lines: list[str], x: int, y: int) -> str:
-    """Write a caption from (x, y) downwards, its first line in bold."""
-    svg = []
-    for i, line in enumerate(lines):
-        weight = 400 if i else 600
-        y_line = y + CAPTION_LINE * i
-        svg.append(f'<text x="{x}" y="{y_line}" font-weight="{weight}">{line}</text>')
-    return "".join(svg)
-
-
-def _alt(pred_shape, targ_shape) -> str:
-    """Describe the drawing for those who cannot see it."""
-    parts = []
-    for what, shape in (("prediction", pred_shape), ("target", targ_shape)):
-        parts.append(f"the {what} has shape {_times(shape)}: {math.prod(shape)} numbers")
-    return "; ".join(parts)
+    return f'<td style="{CAPTIONED}">{"<br>".join(lines)}</td>'
 
 
 def drawing(pred_shape, targ_shape) -> str:
-    """Draw the two shapes side by side as SVG, with the count of numbers under each."""
-    pred_grid, pred_width = grid(pred_shape, 0, square)
-    start = max(pred_width, CAPTION_WIDTH) + GAP
-    targ_grid, targ_width = grid(targ_shape, start, circle)
-    n_rows = max((*pred_shape, 1)[0], (*targ_shape, 1)[0], 1)
-    below = TOP + CELL * min(MOST_ROWS, n_rows) + 16
-    pred_caption = _caption("prediction", pred_shape)
-    targ_caption = _caption("target", targ_shape)
-    width = start + max(targ_width, CAPTION_WIDTH)
-    height = below + CAPTION_LINE * (max(len(pred_caption), len(targ_caption)) - 1) + 6
-    alt = _alt(pred_shape, targ_shape)
-    return (
-        f'<svg role="img" aria-label="{alt}" viewBox="0 0 {width} {height}" width="{width}" '
-        f'height="{height}" style="max-width:100%;font:12px sans-serif" fill="currentColor">'
-        f"<title>{alt}</title>"
-        f'<g fill="none" stroke="currentColor">{pred_grid}{targ_grid}</g>'
-        f"{_caption_svg(pred_caption, 0, below)}{_caption_svg(targ_caption, start, below)}</svg>"
-    )
+    """Draw the two shapes side by side in an HTML table, with the count of numbers under each."""
+    prediction = _captioned("prediction", pred_shape, square)
+    target = _captioned("target", targ_shape, circle)
+    return f'<table role="presentation" style="{PLAIN}"><tr>{prediction}{target}</tr></table>'
 
 
 # %% ../../nbs/reference/mismatch_display.ipynb #73ea07a7

@@ -1,12 +1,13 @@
 """A piece of HTML, taken apart."""
 
+from base64 import b64decode
 from html.parser import HTMLParser
 
 
 class Page(HTMLParser):
     """The tags, attributes and texts of some HTML; every tag that is opened must be closed."""
 
-    EMPTY = {"rect", "circle"}
+    EMPTY = {"rect", "circle", "img", "br"}
 
     def __init__(self, text):
         super().__init__()
@@ -42,6 +43,12 @@ class Page(HTMLParser):
             found += [value for name, value in attrs.items() if name in names]
         return found
 
-    def labels(self):
-        """Return what a screen reader says of each drawing."""
-        return [attrs["aria-label"] for tag, attrs in self.tags if tag == "svg"]
+    def images(self):
+        """Return the alternative text of each image, and the SVG that it holds."""
+        prefix = "data:image/svg+xml;base64,"
+        found = {}
+        for tag, attrs in self.tags:
+            if tag == "img":
+                assert attrs["src"].startswith(prefix)
+                found[attrs["alt"]] = b64decode(attrs["src"].removeprefix(prefix)).decode()
+        return found
