@@ -90,6 +90,14 @@ def test_outputs_are_there_and_none_is_an_unexpected_error(notebook):
     assert not [o for o in outputs if WIDGET in o.get("data", {})]
 
 
+def test_what_is_shown_as_html_can_be_read_as_text(notebook):
+    for cell in nbformat.read(notebook, 4).cells:
+        for out in cell.get("outputs", []):
+            data = out.get("data", {})
+            if "text/html" in data:
+                assert re.search(r"[a-z]{2}", data.get("text/plain", "")), cell.source
+
+
 def test_nothing_left_for_nbdev_clean(notebook, tmp_path):
     copy = shutil.copy(notebook, tmp_path)
     assert run(script("nbdev-clean"), "--fname", copy).returncode == 0

@@ -21,8 +21,8 @@ from tools.notebooks import (
     split_directives,
     title,
 )
-from tools.outputs import tidy
-from tools.readme import main, markdown_table, relink, render
+from tools.outputs import markdown_table, tidy
+from tools.readme import main, relink, render
 
 BAR = '<div><progress max="3" value="3"></progress> 100.00% [3/3 00:00&lt;00:00]</div>'
 TABLE = (
@@ -129,9 +129,11 @@ def test_bars_and_empty_displays_go():
     )
 
 
-def test_tables_lose_their_twins_only():
+def test_a_table_keeps_one_twin_in_text():
     (out,) = shown(display(text_html=TABLE, text_plain=TABLE, text_markdown="```html```"))
-    assert out.data == {"text/html": TABLE}
+    assert out.data == {"text/html": TABLE, "text/plain": markdown_table(TABLE)}
+    (out,) = shown(display(text_html=TABLE))
+    assert out.data["text/plain"].startswith("| ")
     (out,) = shown(display(text_html=TABLE, text_plain="epoch loss"))
     assert set(out.data) == {"text/html", "text/plain"}
     plain = "<IPython.core.display.Markdown object>"

@@ -8,6 +8,7 @@ import base64
 import io
 import re
 
+from bs4 import BeautifulSoup
 from nbconvert.filters import strip_ansi
 from nbconvert.preprocessors import CoalesceStreamsPreprocessor
 from PIL import Image
@@ -18,6 +19,7 @@ _bar = re.compile(r"\d+%\|.*\||\d+it \[.*\]")
 _progress = re.compile(r"<progress[^>]*>\s*</progress>[^<]*")
 _count = re.compile(r"\bCell In\[\d+\]")
 _folder = re.compile(r"(?<=^File ).*/(?:site-packages/|lib/python3\.\d+/|(?=multilabel_mnist/))")
+_number = re.compile(r"-|[-+]?[\d.,:]+ ?%?")
 _nothing = re.compile(r"<style.*?</style>|<!--.*?-->|</?div[^>]*>|\s+", re.S)
 
 
@@ -42,8 +44,31 @@ def _with_palette(png):
     return min(png, smaller, key=len)
 
 
+def _cell_text(cell):
+    return cell.get_text(" ", strip=True).replace("|", "\\|").replace("<", "&lt;")
+
+
+def _alignment(column):
+    """Return the rule below a column: numbers stand at the right."""
+    return "---:" if column and all(_number.fullmatch(cell) for cell in column) else "---"
+
+
+def markdown_table(html):
+    """Return the first table of some HTML as a markdown table, or None if there is none."""
+    found = BeautifulSoup(html, "html.parser").find("table")
+    if found is None or not found.find("tr"):
+        return None
+    rows = [[_cell_text(cell) for cell in tr.find_all(["th", "td"])] for tr in found.find_all("tr")]
+    n_head = max(len(found.select("thead tr")), 1)  # pandas gives a named index its own line
+    head = [" ".join(filter(None, names)) for names in zip(*rows[:n_head], strict=False)]
+    body = rows[n_head:]
+    columns = list(zip(*body, strict=False)) or [()] * len(head)
+    rule = [_alignment(column) for column in columns]
+    return "\n".join("| " + " | ".join(row) + " |" for row in [head, rule, *body])
+
+
 def _data(data):
-    """Return a display's data without bars and twins; empty when nothing is left to show."""
+    """Return a display's data without bars; a table has a twin in text. Empty: nothing to show."""
     if WIDGET in data:
         return {}
     if "image/png" in data:
@@ -56,6 +81,8 @@ def _data(data):
     kept = {kind: value for kind, value in data.items() if kind != "text/markdown"}
     if kept.get("text/plain", "").startswith("<"):
         del kept["text/plain"]
+    if "text/plain" not in kept and (table := markdown_table(html)):
+        kept["text/plain"] = table
     return kept | {"text/html": html}
 
 

@@ -7,12 +7,12 @@ from functools import partial
 from html import escape
 
 import nbformat
-from bs4 import BeautifulSoup
 from nbconvert import MarkdownExporter
 from nbconvert.filters import strip_ansi
 
 from .files import write_whole
 from .notebooks import NBS, ROOT, reader_view
+from .outputs import markdown_table
 
 PICTURES = "images"  # beside the notebooks, which may use it too
 NOTE = "<!-- Made from nbs/index.ipynb by `make readme`; edit that notebook. -->\n"
@@ -20,7 +20,6 @@ NOTE = "<!-- Made from nbs/index.ipynb by `make readme`; edit that notebook. -->
 _fence = re.compile(r"(^```.*?^```$)", re.M | re.S)
 _code = re.compile(r"(^```.*?^```|`[^`\n]+`)", re.M | re.S)
 _target = re.compile(r"""(\]\(|(?:href|src)=")(?![a-zA-Z][\w+.-]*:|/)([^)\s"]+)""")
-_number = re.compile(r"-|[-+]?[\d.,:]+ ?%?")
 
 
 def outside(code, edit, text):
@@ -40,29 +39,6 @@ def relink(text, folder="nbs"):
         return match[1] + posixpath.normpath(posixpath.join(folder, path)) + mark + anchor
 
     return outside(_code, lambda part: _target.sub(one, part), text)
-
-
-def _cell_text(cell):
-    return cell.get_text(" ", strip=True).replace("|", "\\|").replace("<", "&lt;")
-
-
-def _alignment(column):
-    """Return the rule below a column: numbers stand at the right."""
-    return "---:" if column and all(_number.fullmatch(cell) for cell in column) else "---"
-
-
-def markdown_table(html):
-    """Return the first table of some HTML as a markdown table, or None if there is none."""
-    found = BeautifulSoup(html, "html.parser").find("table")
-    if found is None or not found.find("tr"):
-        return None
-    rows = [[_cell_text(cell) for cell in tr.find_all(["th", "td"])] for tr in found.find_all("tr")]
-    n_head = max(len(found.select("thead tr")), 1)  # pandas gives a named index its own line
-    head = [" ".join(filter(None, names)) for names in zip(*rows[:n_head], strict=False)]
-    body = rows[n_head:]
-    columns = list(zip(*body, strict=False)) or [()] * len(head)
-    rule = [_alignment(column) for column in columns]
-    return "\n".join("| " + " | ".join(row) + " |" for row in [head, rule, *body])
 
 
 def fence(text):
