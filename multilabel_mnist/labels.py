@@ -17,7 +17,6 @@ __all__ = [
 # %% ../nbs/02_labels.ipynb #864cf943
 from collections.abc import Callable, Iterable, Mapping
 
-import numpy as np
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -30,7 +29,7 @@ from multilabel_mnist.checks import (
     check_threshold,
     describe,
 )
-from multilabel_mnist.lazy import lazy_exports
+from .lazy import lazy_exports
 
 
 # %% ../nbs/02_labels.ipynb #542d69e0
@@ -72,11 +71,42 @@ def class_indices(
 
 
 # %% ../nbs/02_labels.ipynb #ae21d555
+def _labels_in(o) -> list:
+    """Return the labels in a value: none, one, or all of a collection."""
+    if hasattr(o, "to_numpy") and not hasattr(o, "tolist"):
+        o = o.to_numpy()  # a table; a loop over it gives the names of its columns
+    if hasattr(o, "tolist"):
+        o = o.tolist()  # an array, a tensor or a column
+    if isinstance(o, (str, bytes, Mapping)) or not isinstance(o, Iterable):
+        return [] if _is_missing(o) else [o]
+    labels = [label for member in o for label in _labels_in(member)]
+    return _in_order(labels) if isinstance(o, (set, frozenset)) else labels
+
+
+def _is_missing(label) -> bool:
+    """Say whether a value stands for no label: None, NaN or an empty string."""
+    if label is None or type(label).__name__ == "NAType":  # pandas' NA has no truth value
+        return True
+    if isinstance(label, (str, bytes)):
+        return len(label) == 0
+    return label != label  # NaN differs from itself
+
+
+def _in_order(labels: list) -> list:
+    """Sort the labels of a set, whose own order differs from run to run."""
+    try:
+        return sorted(labels)
+    except TypeError:  # numbers beside words, for example
+        return sorted(labels, key=str)
+
+
 class as_list:
     """Wrap a `get_y` so that it returns a list of labels.
 
-    A list, tuple, set or array of labels becomes a list. Anything else, such as a
-    string, becomes a list of one label. Unlike a lambda, it can be pickled.
+    The labels of any collection become a list: of a list, a set, an array, a column or
+    a table of pandas, a generator. Anything else, such as a string, becomes a list of
+    one label. None, NaN and the empty string mean no label. Unlike a lambda, it can be
+    pickled.
     """
 
     def __init__(
@@ -91,13 +121,7 @@ class as_list:
         self.__name__ = f"as_list({name})"
 
     def __call__(self, o) -> list:
-        labels = self.getter(o)
-        if isinstance(labels, (np.ndarray, Tensor)):
-            labels = labels.tolist()
-        is_single = isinstance(labels, (str, bytes, Mapping))
-        if is_single or not isinstance(labels, Iterable):
-            return [labels]
-        return list(labels)
+        return _labels_in(self.getter(o))
 
     def __repr__(self):
         return self.__name__

@@ -2,14 +2,30 @@
 
 import pickle
 import sys
+from collections import deque
+from datetime import date
+from enum import Enum, IntEnum, StrEnum
+from functools import partial
 from pathlib import Path
 
 import fastai.torch_core
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 import torch
-from fastai.vision.all import L, TensorCategory, parent_label
+from fastai.vision.all import (
+    Category,
+    ColReader,
+    L,
+    MultiCategory,
+    MultiCategoryBlock,
+    TensorCategory,
+    TfmdLists,
+    parent_label,
+)
+from hypothesis import given
+from hypothesis import strategies as st
 
 from conftest import run
 from multilabel_mnist.labels import as_list, class_indices, exact_match, one_hot
@@ -128,30 +144,215 @@ def same(o):
     return o
 
 
-@pytest.mark.parametrize(
-    "value, labels",
-    [
-        (["a", "b"], ["a", "b"]),
-        (("a", "b"), ["a", "b"]),
-        ({"a"}, ["a"]),
-        (L("a", "b"), ["a", "b"]),
-        (np.array([1, 2]), [1, 2]),
-        (torch.tensor([1, 2]), [1, 2]),
-        (torch.tensor(3), [3]),
-        (pd.Series(["a", "b"]), ["a", "b"]),
-        ("ab", ["ab"]),
-        (b"ab", [b"ab"]),
-        ("", [""]),
-        (3, [3]),
-        (None, [None]),
-        ({"a": 1}, [{"a": 1}]),
-        ([], []),
-    ],
-    ids=str,
-)
-def test_as_list(value, labels):
+def to_object_array(labels):
+    array = np.empty(len(labels), dtype=object)
+    array[:] = labels
+    return array
+
+
+def to_object_column(labels):
+    return pd.Series(to_object_array(labels), dtype=object)
+
+
+class Animal(Enum):
+    CAT = 1
+    DOG = 2
+
+
+class Name(StrEnum):
+    CAT = "cat"
+
+
+class Number(IntEnum):
+    ONE = 1
+
+
+NAMES = np.array(["cat", "dog"])
+TABLE = pd.DataFrame({"file": ["1.png", "1.png", "2.png"], "label": ["cat", "dog", "owl"]})
+ROW = pd.DataFrame({"first": ["cat"], "second": [None], "third": ["dog"]})
+IS_FIRST = TABLE.file == "1.png"
+
+ONE_LABEL = {
+    "word": ("ab", ["ab"]),
+    "bytes": (b"ab", [b"ab"]),
+    "np.str_": (np.str_("ab"), ["ab"]),
+    "fastai's category": (Category("ab"), ["ab"]),
+    "path": (Path("a/b"), [Path("a/b")]),
+    "int": (3, [3]),
+    "zero": (0, [0]),
+    "False": (False, [False]),
+    "np.int64": (np.int64(3), [3]),
+    "np.bool_": (np.bool_(False), [False]),
+    "float": (0.5, [0.5]),
+    "date": (date(2020, 1, 2), [date(2020, 1, 2)]),
+    "timestamp": (pd.Timestamp("2020"), [pd.Timestamp("2020")]),
+    "enum": (Animal.CAT, [Animal.CAT]),
+    "enum of words": (Name.CAT, ["cat"]),
+    "enum of numbers": (Number.ONE, [1]),
+    "mapping": ({"a": 1}, [{"a": 1}]),
+    "0-d words": (np.array("ab"), ["ab"]),
+    "0-d objects": (np.array("ab", dtype=object), ["ab"]),
+    "0-d numbers": (np.array(3), [3]),
+    "0-d tensor": (torch.tensor(3), [3]),
+    "0-d category": (TensorCategory(3), [3]),
+    "label_delim not given": ("cat dog", ["cat dog"]),
+}
+SEVERAL_LABELS = {
+    "list": (["a", "b"], ["a", "b"]),
+    "tuple": (("a", "b"), ["a", "b"]),
+    "tuple of one": (("ab",), ["ab"]),
+    "named tuple": (next(ROW.itertuples(index=False)), ["cat", "dog"]),
+    "set of one": ({"ab"}, ["ab"]),
+    "set": ({"dog", "cat", "owl"}, ["cat", "dog", "owl"]),
+    "set of numbers": ({10, 9, 2}, [2, 9, 10]),
+    "set of any": ({"cat", 3}, [3, "cat"]),
+    "set of enums": ({Animal.DOG, Animal.CAT}, [Animal.CAT, Animal.DOG]),
+    "frozenset": (frozenset({"dog", "cat"}), ["cat", "dog"]),
+    "keys": ({"dog": 1, "cat": 2}.keys(), ["dog", "cat"]),
+    "values": ({1: "dog", 2: "cat"}.values(), ["dog", "cat"]),
+    "range": (range(2), [0, 1]),
+    "deque": (deque(["a", "b"]), ["a", "b"]),
+    "fastai's list": (L("ab", "c"), ["ab", "c"]),
+    "fastai's categories": (MultiCategory(["ab", "c"]), ["ab", "c"]),
+    "array": (np.array([1, 2]), [1, 2]),
+    "words": (NAMES, ["cat", "dog"]),
+    "words as objects": (NAMES.astype(object), ["cat", "dog"]),
+    "a row of an array": (NAMES[None], ["cat", "dog"]),
+    "tensor": (torch.tensor([1, 2]), [1, 2]),
+    "column": (TABLE.label[IS_FIRST], ["cat", "dog"]),
+    "column of one": (TABLE.label[~IS_FIRST], ["owl"]),
+    "column of objects": (TABLE.label[IS_FIRST].astype(object), ["cat", "dog"]),
+    "column of categories": (TABLE.label[IS_FIRST].astype("category"), ["cat", "dog"]),
+    "column of arrow": (TABLE.label[IS_FIRST].astype("string[pyarrow]"), ["cat", "dog"]),
+    "column of lists": (pd.Series([["cat", "dog"]]), ["cat", "dog"]),
+    "nullable column": (pd.Series([2, None], dtype="Int64"), [2]),
+    "unique": (TABLE.label[IS_FIRST].unique(), ["cat", "dog"]),
+    "values of a column": (TABLE.label[IS_FIRST].values, ["cat", "dog"]),
+    "categorical": (pd.Categorical(["dog", "cat"]), ["dog", "cat"]),
+    "index": (pd.Index(["dog", "cat"]), ["dog", "cat"]),
+    "part of a table": (TABLE.loc[IS_FIRST, ["label"]], ["cat", "dog"]),
+    "a row": (ROW.iloc[0], ["cat", "dog"]),
+    "a row as a table": (ROW, ["cat", "dog"]),
+    "arrow": (pa.array(["cat", None, "dog"]), ["cat", "dog"]),
+    "arrow in chunks": (pa.chunked_array([["cat"], [None, "dog"]]), ["cat", "dog"]),
+    "duplicates": (["cat", "cat"], ["cat", "cat"]),
+}
+NO_LABEL = {
+    "None": None,
+    "NaN": float("nan"),
+    "np.nan": np.float32("nan"),
+    "NA": pd.NA,
+    "NaT": pd.NaT,
+    "empty word": "",
+    "empty bytes": b"",
+    "0-d empty": np.array(""),
+    "0-d NaN": torch.tensor(torch.nan),
+    "list": [],
+    "tuple": (),
+    "set": set(),
+    "array": np.array([]),
+    "tensor": torch.tensor([]),
+    "column": TABLE.label[:0],
+    "unique": TABLE.label[:0].unique(),
+    "table": TABLE[:0],
+    "missing in a list": [None, float("nan"), "", pd.NA, pd.NaT],
+    "missing in a set": {None, pd.NA, ""},
+    "missing in a column": pd.Series([None, np.nan, ""]),
+    "missing in an array": np.array([None, np.nan, ""], dtype=object),
+}
+
+
+@pytest.mark.parametrize("value, labels", ONE_LABEL.values(), ids=ONE_LABEL)
+def test_as_list_wraps_one_label(value, labels):
     found = as_list(same)(value)
     assert type(found) is list and found == labels
+
+
+@pytest.mark.parametrize("value, labels", SEVERAL_LABELS.values(), ids=SEVERAL_LABELS)
+def test_as_list_takes_the_labels_out_of_any_collection(value, labels):
+    found = as_list(same)(value)
+    assert type(found) is list and found == labels
+
+
+def test_as_list_takes_the_labels_out_of_generators():
+    assert as_list(str.split)("cat dog") == ["cat", "dog"]
+    assert as_list(iter)(["cat", "dog"]) == ["cat", "dog"]
+    assert as_list(lambda o: (f"{x}!" for x in o.split()))("cat dog") == ["cat!", "dog!"]
+    assert as_list(lambda o: map(str.lower, o))(["CAT", ""]) == ["cat"]
+
+
+@pytest.mark.parametrize("value", NO_LABEL.values(), ids=NO_LABEL)
+def test_as_list_of_what_means_no_label_is_empty(value):
+    assert as_list(same)(value) == []
+
+
+@pytest.mark.parametrize("delim", [" ", ";", "|"])
+@pytest.mark.parametrize("cells", ["cat", "cat,dog", "", "dog,,cat"])
+def test_as_list_of_a_column_with_a_delimiter(cells, delim):
+    row = {"label": cells.replace(",", delim)}
+    labels = as_list(ColReader("label", label_delim=delim))(row)
+    assert labels == [name for name in cells.split(",") if name]
+
+
+ANY_LABEL = st.one_of(
+    st.text(min_size=1),
+    st.binary(min_size=1),
+    st.integers(),
+    st.booleans(),
+    st.sampled_from(Animal),
+)
+MISSING = st.sampled_from([None, float("nan"), pd.NA, pd.NaT, ""])
+COLLECTIONS = (list, tuple, L, deque, iter, to_object_array, to_object_column)
+
+
+@given(st.lists(st.one_of(ANY_LABEL, MISSING)))
+def test_as_list_gives_the_same_labels_for_every_ordered_collection(labels):
+    expected = [o for o in labels if not any(o is missing for missing in (None, pd.NA, pd.NaT))]
+    expected = [o for o in expected if o != "" and o == o]
+    for collection in COLLECTIONS:
+        assert as_list(collection)(labels) == expected
+
+
+@given(st.lists(ANY_LABEL))
+def test_as_list_gives_each_label_of_a_set_once(labels):
+    for collection in (set, frozenset):
+        found = as_list(collection)(labels)
+        assert len(found) == len(set(labels)) and set(found) == set(labels)
+
+
+SETS = """
+from multilabel_mnist.labels import as_list
+words = "zero one two three four five six seven eight nine".split()
+print(as_list(set)(words), as_list(frozenset)(words + [3, 1]))
+"""
+
+
+@pytest.mark.parametrize("seed", ["0", "1", "2"])
+def test_the_labels_of_a_set_come_in_the_same_order_in_every_run(seed):
+    words = sorted("zero one two three four five six seven eight nine".split())
+    done = run(sys.executable, "-c", SETS, PYTHONHASHSEED=seed)
+    assert done.stdout.strip() == f"{words} {['1', '3', *words]}".replace("'1', '3'", "1, 3")
+
+
+BLOCKS = {
+    "series": lambda label, o: label[TABLE.file == o],
+    "unique": lambda label, o: label[TABLE.file == o].unique(),
+    "values": lambda label, o: label[TABLE.file == o].values,
+    "frozenset": lambda label, o: frozenset(label[TABLE.file == o]),
+    "generator": lambda label, o: (name for name in label[TABLE.file == o]),
+    "table": lambda label, o: label[TABLE.file == o].to_frame(),
+}
+
+
+@pytest.mark.parametrize("dtype", ["str", "object", "category", "string[pyarrow]"])
+@pytest.mark.parametrize("get_labels", BLOCKS.values(), ids=BLOCKS)
+def test_as_list_in_a_multi_category_block(get_labels, dtype):
+    label = TABLE.label.astype(dtype)
+    block = MultiCategoryBlock()
+    steps = [as_list(partial(get_labels, label)), *block.type_tfms]
+    targets = TfmdLists(["1.png", "2.png", "3.png"], steps)
+    assert list(targets.vocab) == ["cat", "dog", "owl"]
+    assert [target.tolist() for target in targets] == [[1, 1, 0], [0, 0, 1], [0, 0, 0]]
 
 
 def test_as_list_shows_what_it_wraps():
