@@ -12,6 +12,8 @@ __all__ = [
     "check_labels",
     "check_scores",
     "check_probs",
+    "looks_like_probs",
+    "warn_if_probs",
     "check_targets",
     "check_binary_targets",
     "check_threshold",
@@ -19,9 +21,10 @@ __all__ = [
 ]
 
 # %% ../nbs/reference/checks.ipynb #c0000003
+import warnings
+
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 
@@ -162,6 +165,47 @@ def check_probs(
     return probs
 
 
+# %% ../nbs/reference/checks.ipynb #adc41dbc
+_TOO_MANY_BY_CHANCE = 10  # of logits of either sign, all are positive once in 2**10 times
+_ROUNDING = 0.005  # of the sum of a row; a sum of probabilities in bfloat16 is off by 0.004 at most
+
+
+def looks_like_probs(
+    scores: Tensor,  # floats without NaN, shape (N, C)
+) -> bool:
+    """Say whether all scores lie in [0, 1] in a way that logits hardly ever do.
+
+    That is so if each row sums to 1; if there are ten classes or more; or if ten values or more
+    spread over at least half of the interval, a tenth of them within 0.1 of its ends. It is not so
+    if all are equal, or all are 0 or 1.
+    """
+    low, high = scores.aminmax()
+    if low < 0 or high > 1 or low == high or (scores == scores.bool()).all():
+        return False
+    n_classes = scores.shape[1]
+    if n_classes >= _TOO_MANY_BY_CHANCE:
+        return True
+    if n_classes > 1 and ((scores.sum(1) - 1).abs() < _ROUNDING).all():
+        return True
+    share_near_ends = ((scores - 0.5).abs() >= 0.4).float().mean()
+    is_spread = high - low >= 0.5 and share_near_ends >= 0.1
+    return bool(is_spread and scores.numel() >= _TOO_MANY_BY_CHANCE)
+
+
+def warn_if_probs(
+    scores: Tensor,  # floats without NaN, shape (N, C)
+    remedy: str,  # what to do if these are probabilities
+    stacklevel: int = 3,  # whose line the warning names; 3: the caller's of the function that asks
+) -> None:
+    """Warn if scores that should be logits look like probabilities."""
+    if looks_like_probs(scores):
+        warnings.warn(
+            "expected logits, got values that all lie in [0, 1] and look like probabilities; "
+            f"if they are, {remedy}",
+            stacklevel=stacklevel,
+        )
+
+
 # %% ../nbs/reference/checks.ipynb #c0000021
 def check_targets(
     targs,  # labels, shape (N,) or (N, 1); or targets, shape (N, C)
@@ -175,7 +219,9 @@ def check_targets(
         return _check_unit_interval(targs, name)
     if targs.shape in ((n,), (n, 1)):
         labels = check_labels(targs.reshape(-1), n_classes)
-        return F.one_hot(labels, n_classes).float()
+        # F.one_hot would make integers first, which take three times the memory.
+        targets = torch.zeros(n, n_classes, device=labels.device)
+        return targets.scatter_(1, labels[:, None], 1.0)
     raise ValueError(
         f"expected {name} to be labels ({n},) or targets ({n}, {n_classes}) "
         f"for predictions ({n}, {n_classes}), got shape {tuple(targs.shape)}"
@@ -199,7 +245,7 @@ def check_binary_targets(
 ) -> Tensor:  # float32, shape (N, C), only 0s and 1s
     """Return labels or targets as targets; ValueError as `check_targets`, and for fractions."""
     targs = check_targets(targs, shape, name)
-    if ((targs == 0) | (targs == 1)).all():
+    if (targs == targs.bool()).all():
         return targs
     raise ValueError(f"expected {name} to be 0s and 1s, got fractions between them")
 
