@@ -17,22 +17,27 @@ __all__ = [
     "SHIFTS",
     "SAME",
     "LossKind",
+    "metric_function",
     "LossInfo",
     "read_loss",
+    "HeldTensor",
+    "held_tensors",
     "probe_loss",
     "loss_kind",
 ]
 
 # %% ../nbs/reference/losses.ipynb #e0000003
+import inspect
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 import torch
 from torch import Tensor, nn
 
-from multilabel_mnist.trial import attempt
+from .checks import is_fastai
+from .trial import attempt
 
 
 # %% ../nbs/reference/losses.ipynb #e0000006
@@ -75,7 +80,7 @@ KINDS = {
         "MSELoss mse_loss L1Loss l1_loss SmoothL1Loss smooth_l1_loss HuberLoss huber_loss",
     ),
     "accuracy": LossKind("logits", "labels", None, "accuracy error_rate"),
-    "accuracy_multi": LossKind("logits", "targets", None, "accuracy_multi"),
+    "accuracy_multi": LossKind("logits", "targets", None, "accuracy_multi exact_match"),
     # What probing can find out about a loss that is not in the table:
     "labels": LossKind("outputs", "labels", None),
     "targets": LossKind("outputs", "targets", None),
@@ -93,7 +98,7 @@ TAKES_TARGETS = (  # losses that expect one number per output
     "targets",
 )
 # These one-hot encode labels themselves.
-TAKES_BOTH = ("BCEOneHotLossFlat", "BinaryCrossEntropy")
+TAKES_BOTH = ("BCEOneHotLossFlat", "BinaryCrossEntropy", "exact_match")
 
 # %% ../nbs/reference/losses.ipynb #e0000008
 HOMES = ("torch.nn.", "torchvision.ops.", "fastai.", "timm.loss.", "multilabel_mnist.")
@@ -142,6 +147,27 @@ def _kind_of(o) -> str | None:
     return _kind_of_module(o) if isinstance(o, nn.Module) else _kind_of_function(o)
 
 
+# %% ../nbs/reference/losses.ipynb #639858e3
+def metric_function(
+    func,  # a loss, a function, or one of fastai's metrics
+):  # a function of (pred, targ); None if there is none
+    """Return the function that a fastai metric computes or reads its inputs like, else `func`."""
+    if is_fastai(func, "AvgMetric"):
+        return func.func
+    if not is_fastai(func, "Metric"):
+        return func
+    if not is_fastai(func, "AccumMetric", "Dice", "DiceMulti"):
+        return None
+    from fastai.metrics import accuracy, accuracy_multi  # loaded already: `func` is fastai's
+
+    axis = func.dim_argmax if is_fastai(func, "AccumMetric") else func.axis
+    if axis is not None:
+        return partial(accuracy, axis=axis)
+    if func.thresh is not None or func.activation == "sigmoid":
+        return accuracy_multi
+    return None
+
+
 # %% ../nbs/reference/losses.ipynb #e0000010
 @dataclass(frozen=True)
 class LossInfo:
@@ -159,10 +185,11 @@ class LossInfo:
     pos_weight: Tensor | None = None  # one weight per class for the 1s
     ignore_index: int = -100  # the label that does not count
     settings: dict[str, str] = field(default_factory=dict)  # what was set, and code to read it
+    like: str = ""  # of a metric in an object: the function that reads its inputs in the same way
 
     @property
     def metric(self) -> bool:
-        """Say whether this is a metric of fastai's."""
+        """Say whether this is a metric that the table knows."""
         return self.kind in METRICS
 
 
@@ -186,9 +213,18 @@ def _unwrap_partials(loss_func) -> tuple[Callable, dict, str]:
 
 
 def read_loss(
-    loss_func: Callable,  # a module, a function, one of fastai's flattened losses or a partial
+    loss_func: Callable,  # a module, a function, a flattened loss, a metric of fastai's, a partial
 ) -> LossInfo:
     """Return what a loss or metric says of itself; nothing is called."""
+    function = metric_function(loss_func)
+    info = _read_function(function if callable(function) else loss_func)
+    if not is_fastai(loss_func, "Metric") or is_fastai(loss_func, "AvgMetric"):
+        return info
+    return replace(info, name=loss_func.name, like=info.name if info.metric else "")
+
+
+def _read_function(loss_func) -> LossInfo:
+    """Return what a loss, or the function that a metric computes, says of itself."""
     outer, keywords, path = _unwrap_partials(loss_func)
     wrapper = outer if _is_wrapper(outer) else None
     inner = outer
@@ -212,9 +248,10 @@ def read_loss(
             )
 
     metric = kind in METRICS
-    flat = metric or bool(getattr(wrapper, "flatten", False))
     inner_name = _name_of(inner)
     outer_name = _name_of(outer)
+    takes_both = outer_name in TAKES_BOTH and kind in ("sigmoid", "accuracy_multi")
+    flat = (metric and not takes_both) or bool(getattr(wrapper, "flatten", False))
     return LossInfo(
         name=f"{inner_name}Flat" if outer_name == "BaseLoss" else outer_name,
         kind=kind,
@@ -223,12 +260,73 @@ def read_loss(
         keeps_classes=flat and (kind == "accuracy" or bool(getattr(wrapper, "is_2d", False))),
         axis=keywords.get("axis", getattr(wrapper, "axis", -1 if metric else 1)),
         soft=kind == "softmax" and not flat and inner_name in ("CrossEntropyLoss", "cross_entropy"),
-        takes_both=outer_name in TAKES_BOTH and kind == "sigmoid",
+        takes_both=takes_both,
         weight=setting("weight"),
         pos_weight=setting("pos_weight"),
         ignore_index=setting("ignore_index"),
         settings=settings,
     )
+
+
+# %% ../nbs/reference/losses.ipynb #1cd5210c
+@dataclass(frozen=True)
+class HeldTensor:
+    """A tensor that a loss holds, such as class weights."""
+
+    name: str  # of the setting, attribute or variable
+    values: Tensor
+    code: str  # that reads it
+    module: str = ""  # code that reads the module it is registered in; "": none
+
+
+def held_tensors(
+    loss_func: Callable,  # a module, a function, a flattened loss, any object or a partial of these
+) -> list[HeldTensor]:
+    """List the tensors that a loss holds; nothing is called."""
+    outer, keywords, path = _unwrap_partials(loss_func)
+    found = [
+        HeldTensor(name, value, f"loss_func.keywords[{name!r}]")
+        for name, value in keywords.items()
+        if isinstance(value, Tensor)
+    ]
+    if _is_wrapper(outer):
+        outer = outer.func
+        path = f"{path}.func"
+    if isinstance(outer, nn.Module):
+        return found + _held_by_module(outer, path)
+    if inspect.isfunction(outer):
+        return found + _read_by_function(outer)
+    return found + _attributes(outer, path)
+
+
+def _held_by_module(module: nn.Module, path: str) -> list[HeldTensor]:
+    """List the parameters, buffers and plain attributes of a module and of its parts."""
+    found = []
+    for name, part in module.named_modules():
+        code = f"{path}.{name}" if name else path
+        registered = [*part.named_parameters(recurse=False), *part.named_buffers(recurse=False)]
+        found += [HeldTensor(key, value, f"{code}.{key}", path) for key, value in registered]
+        found += _attributes(part, code)
+    return found
+
+
+def _attributes(o, path: str) -> list[HeldTensor]:
+    """List the plain attributes of an object that are tensors."""
+    return [
+        HeldTensor(name, value, f"{path}.{name}")
+        for name, value in getattr(o, "__dict__", {}).items()
+        if isinstance(value, Tensor)
+    ]
+
+
+def _read_by_function(function) -> list[HeldTensor]:
+    """List the variables around a function that it reads and that are tensors."""
+    try:
+        around = inspect.getclosurevars(function)
+    except ValueError:  # a variable that has no value yet
+        return []
+    variables = {**around.globals, **around.nonlocals}
+    return [HeldTensor(n, value, n) for n, value in variables.items() if isinstance(value, Tensor)]
 
 
 # %% ../nbs/reference/losses.ipynb #e0000015
