@@ -11,7 +11,6 @@ from copy import copy
 from operator import index
 
 import numpy as np
-import torch
 from fastai.data.load import DataLoader
 from torch import Tensor
 from torch.utils.data import (

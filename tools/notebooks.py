@@ -40,6 +40,8 @@ READING_ORDER = {
         "head",
         "calibrate",
         "inference",
+        "items",
+        "row_order",
         "predict",
         "draw",
         "verdicts",
