@@ -10,6 +10,7 @@ import copy
 import random
 import types
 import warnings
+from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from functools import partial
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 
 # %% ../nbs/reference/trial.ipynb #d0000006
@@ -29,29 +31,66 @@ def _copy_tensor(o: Tensor, device) -> Tensor:
     return plain.to(device=device).requires_grad_(o.requires_grad).clone()
 
 
+class _DetachedCopies(TorchFunctionMode):
+    """Inside this context, `copy.deepcopy` copies every tensor with `_copy_tensor`."""
+
+    def __init__(self, device):
+        super().__init__()
+        self.device = device
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        if func is not Tensor.__deepcopy__:
+            return func(*args, **(kwargs or {}))
+        original, memo = args
+        memo[id(original)] = _copy_tensor(original, self.device)
+        return memo[id(original)]
+
+
 def copy_data(
-    o,  # a tensor, or a list, tuple, named tuple or dict of tensors, nested as you like
+    o,  # a tensor, or whatever holds tensors: list, tuple, dict, dataclass, nested as you like
     device=None,  # where the copies live; None: where the originals do
 ):
     """Return a copy of what a model or a DataLoader gave; what cannot be copied stays itself."""
     if isinstance(o, Tensor):
         return _copy_tensor(o, device)
-    if isinstance(o, dict):
-        new = copy.copy(o)  # keeps the class: OrderedDict, or a dict of somebody's own
-        for key, value in o.items():
-            new[key] = copy_data(value, device)
-        return new
-    if isinstance(o, tuple) and hasattr(o, "_fields"):
-        return type(o)(*(copy_data(part, device) for part in o))
-    if type(o) in (list, tuple):
-        return type(o)(copy_data(part, device) for part in o)
-    return _copy_or_itself(o)
+    with _DetachedCopies(device):
+        return _copy_deep(o, {})
 
 
-def _copy_or_itself(o):
-    """Return a deep copy of an object, or the object where it does not allow one."""
+def _copy_deep(o, memo: dict):
+    """Return a deep copy of an object, or a copy of its parts if it does not allow one."""
     try:
-        return copy.deepcopy(o)
+        return copy.deepcopy(o, memo)
+    except Exception:  # deepcopy runs the object's own code, which may raise anything
+        return _copy_parts(o, memo)
+
+
+# %% ../nbs/reference/trial.ipynb #5b1f0c12
+def _copy_parts(o, memo: dict):
+    """Copy the parts of a container or of an object; return the object itself if it has none."""
+    if isinstance(o, (list, tuple)):
+        parts = [_copy_deep(part, memo) for part in o]
+        return o._make(parts) if hasattr(o, "_make") else type(o)(parts)
+    if isinstance(o, types.ModuleType) or not (isinstance(o, dict) or hasattr(o, "__dict__")):
+        return o
+    try:
+        new = type(o).__new__(type(o))
+    except TypeError:  # a class whose objects only its own code can make
+        return o
+    if isinstance(o, dict):
+        # The plain methods, because a class of the user's may forbid a change.
+        base = OrderedDict if isinstance(o, OrderedDict) else dict
+        for key, value in o.items():
+            base.__setitem__(new, key, _copy_deep(value, memo))
+    for name, value in getattr(o, "__dict__", {}).items():
+        object.__setattr__(new, name, _copy_or_itself(value, memo))
+    return new
+
+
+def _copy_or_itself(o, memo: dict):
+    """Return a deep copy of an object, or the object if it does not allow one."""
+    try:
+        return copy.deepcopy(o, memo)
     except Exception:  # deepcopy runs the object's own code, which may raise anything
         return o
 
@@ -73,7 +112,10 @@ def copy_loss(
         return partial(copy_loss(loss_func.func, device), *args, **keywords)
     if isinstance(loss_func, nn.Module):
         return _copy_module(loss_func, device)
-    new = copy.copy(loss_func)
+    try:
+        new = copy.copy(loss_func)
+    except Exception:  # copy runs the object's own code, which may raise anything
+        return loss_func
     if isinstance(getattr(loss_func, "func", None), nn.Module):  # fastai's flattened losses
         new.func = copy_loss(loss_func.func, device)
     return new
@@ -81,16 +123,12 @@ def copy_loss(
 
 def _copy_module(module: nn.Module, device) -> nn.Module:
     """Copy a module, also one that keeps a tensor in the middle of a graph; move the copy."""
-    copies = {}
-    for part in module.modules():
-        for value in vars(part).values():
-            if isinstance(value, Tensor) and not value.is_leaf:
-                copies[id(value)] = _copy_tensor(value, device)
     try:
-        new = copy.deepcopy(module, copies)
+        with _DetachedCopies(device):
+            new = copy.deepcopy(module)
     except Exception:  # deepcopy runs the object's own code, which may raise anything
         return module
-    has_no_numbers = any(t.is_meta for t in [*new.parameters(), *new.buffers()])
+    has_no_numbers = any(t.is_meta for t in new.parameters())
     return new if has_no_numbers else new.to(device=device)
 
 
