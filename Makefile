@@ -15,7 +15,7 @@ PIP = $(PY) -m pip --disable-pip-version-check
 READY = $(VENV)/.ready
 
 .DEFAULT_GOAL = help
-.PHONY: help course pages save test bench verdicts lab export format speed readme constraints clean
+.PHONY: help course pages save test bench verdicts ablation lab export format speed readme constraints clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' Makefile
@@ -38,6 +38,9 @@ bench: $(READY) ## measure speed, all sides in one run, on MNIST where it is on 
 
 verdicts: $(READY) ## train the recipe for three seeds and print its table (SOURCE=..., ARGS="--seeds 0 1")
 	@$(PY) -m benchmarks.verdicts $(if $(filter command,$(origin SOURCE)),--source "$(SOURCE)") $(ARGS)
+
+ablation: $(READY) ## measure what each ingredient of the recipe buys, and write benchmarks/ablation.json (15 minutes on MNIST)
+	@$(PY) -m benchmarks.ablation $(if $(filter command,$(origin SOURCE)),--source "$(SOURCE)") $(ARGS)
 
 lab: $(READY) ## open JupyterLab in nbs/ (SOURCE=... for other digits than the notebooks would choose)
 	@cd nbs && JUPYTER_PREFER_ENV_PATH=1 PYTHONWARNINGS='ignore:`torch.jit.script` is deprecated:FutureWarning' \
