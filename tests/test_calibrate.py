@@ -281,20 +281,20 @@ def test_a_minimum_that_is_no_count(min_positives):
 
 
 def test_exact_thresholds_per_class_take_time_in_proportion_to_the_classes():
-    """Eight times as many classes take about eight times as long, and not 64 times."""
+    """Eight times as many classes take no more than eight times as long, and not 64 times."""
 
     def seconds(n_classes):
         rng = np.random.default_rng(0)
-        targets = rng.random((2000, n_classes)) < 0.02
-        probs = torch.from_numpy(np.where(targets, 0.8, 0.1) * rng.random(targets.shape))
+        targets = rng.random((2000, n_classes)) < 2 / n_classes
+        probs = np.where(targets, 0.9, 0.05) * rng.random(targets.shape)
         times = []
-        for _ in range(3):
+        for _ in range(2):
             start = time.process_time()
-            tune_thresholds(probs, torch.from_numpy(targets), True, "exact")
+            tune_thresholds(probs, targets, True, "exact", min_positives=0)
             times.append(time.process_time() - start)
         return min(times)
 
-    assert seconds(400) < 24 * seconds(50)
+    assert seconds(800) < 10 * seconds(100)
 
 
 def log_posterior_gradient(calibrator, z, targets):
