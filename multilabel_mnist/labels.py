@@ -28,6 +28,7 @@ from multilabel_mnist.checks import (
     check_tensor,
     check_threshold,
     describe,
+    warn_if_probs,
 )
 from .lazy import lazy_exports
 
@@ -137,9 +138,12 @@ def exact_match(
     """Return the share of images for which all C outputs are right.
 
     An output is right if it is above the threshold and the target is 1, or neither.
-    ValueError for shapes that do not fit, for NaN and for an empty batch.
+    ValueError for shapes that do not fit, for NaN and for an empty batch. Warns if the
+    logits look like probabilities.
     """
     scores = check_scores(inp, "predictions")
+    if sigmoid:
+        warn_if_probs(scores, "pass sigmoid=False")
     targets = check_targets(targ, scores.shape).cpu()
     threshold = check_threshold(thresh, scores.shape[1], "thresh")
     probs = scores.sigmoid() if sigmoid else scores
