@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from multilabel_mnist.calibrate import targets_like
+from multilabel_mnist.calibrate import row_slices, targets_like
 from multilabel_mnist.checks import check_count, check_probs, describe
 
 
@@ -28,9 +28,13 @@ def ambiguity(
     probs: Tensor,  # sigmoids, shape (N, C), such as the .probs of a SigmoidPreds
 ) -> Tensor:  # bits, shape (N,), from 0 to C
     """Return the sum of the sigmoids' entropies; ValueError outside [0, 1]."""
-    p = check_probs(probs)
-    entropies = torch.special.entr(p) + torch.special.entr(1 - p)
-    return entropies.sum(1) / np.log(2)
+    probs = check_probs(probs)
+    bits = torch.empty(len(probs), dtype=probs.dtype)
+    for rows in row_slices(*probs.shape):  # a few at a time take little memory
+        p = probs[rows]
+        entropies = torch.special.entr(p) + torch.special.entr(1 - p)
+        bits[rows] = entropies.sum(1) / np.log(2)
+    return bits
 
 
 # %% ../nbs/07_ambiguity.ipynb #cdd9c2d7
@@ -117,13 +121,17 @@ def confused_pairs(
     """
     import pandas as pd
 
-    p = preds.probs.double()
-    together = p.T @ p
-    if preds.targs is not None:
-        p_true = p * preds.targs
-        together = together - p_true.T @ p_true
-    together = together.fill_diagonal_(0).clamp(min=0)
-    return pd.DataFrame(together.numpy(), index=preds.vocab, columns=preds.vocab)
+    n, n_classes = preds.probs.shape
+    together = torch.zeros(n_classes, n_classes, dtype=torch.double)
+    for rows in row_slices(n, n_classes, min_rows=256):
+        p = preds.probs[rows].double()
+        together.addmm_(p.T, p)
+        if preds.targs is not None:
+            p_true = p * preds.targs[rows]
+            together.addmm_(p_true.T, p_true, alpha=-1)
+    together.fill_diagonal_(0).clamp_(min=0)
+    names = pd.Index(preds.vocab, tupleize_cols=False)
+    return pd.DataFrame(together.numpy(), index=names, columns=names)
 
 
 # %% ../nbs/07_ambiguity.ipynb #0c69ee3d
@@ -135,10 +143,14 @@ def label_suspicion(
 
     ValueError for labels that do not fit.
     """
-    p = check_probs(probs).double().clamp(1e-9, 1 - 1e-9)  # 30 bits at most, not infinity
-    t = targets_like(p, labels, name="labels").double()
-    log_likelihood = torch.xlogy(t, p) + torch.xlogy(1 - t, 1 - p)
-    return -log_likelihood.sum(1) / np.log(2)
+    probs = check_probs(probs)
+    targets = targets_like(probs, labels, name="labels")
+    bits = torch.empty(len(probs), dtype=torch.double)
+    for rows in row_slices(*probs.shape):
+        p = probs[rows].double().clamp(1e-9, 1 - 1e-9)  # 30 bits at most, not infinity
+        p_of_target = torch.where(targets[rows] == 1, p, 1 - p)
+        bits[rows] = -p_of_target.log2().sum(1)
+    return bits
 
 
 # %% ../nbs/07_ambiguity.ipynb #7b55843e

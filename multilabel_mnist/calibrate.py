@@ -238,9 +238,10 @@ _VALUES_PER_SLICE = 2**14  # copies of 128 kB stay in the cache; larger ones cos
 def row_slices(
     n: int,  # N
     n_classes: int,  # C
+    min_rows: int = 1,  # in a slice, if there are as many
 ) -> Iterator[slice]:
     """Cut N rows into slices so small that copies of one take little memory beside the whole."""
-    n_rows = max(1, _VALUES_PER_SLICE // n_classes)
+    n_rows = max(min_rows, _VALUES_PER_SLICE // n_classes)
     for start in range(0, n, n_rows):
         yield slice(start, start + n_rows)
 

@@ -30,7 +30,7 @@ from multilabel_mnist.checks import (
     describe,
     warn_if_probs,
 )
-from .lazy import lazy_exports
+from multilabel_mnist.lazy import lazy_exports
 
 
 # %% ../nbs/02_labels.ipynb #542d69e0
