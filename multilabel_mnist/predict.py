@@ -27,7 +27,7 @@ from fastcore.basics import noop
 from fastcore.foundation import CollBase, L
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import IterableDataset, Subset
+from torch.utils.data import IterableDataset
 
 from .batches import PixelDL
 from .checks import check_scores, describe, is_fastai
@@ -208,12 +208,26 @@ def _sort_rows(
     return logits[order], targs[order] if isinstance(targs, Tensor) else targs
 
 
+class _SamplesOfRows:
+    """Return the sample behind each row, as a tuple that starts with the input."""
+
+    def __init__(self, dataset, positions: list[int]):
+        self.dataset = dataset
+        self.positions = positions
+
+    def __len__(self) -> int:
+        return len(self.positions)
+
+    def __getitem__(self, row: int) -> tuple:
+        sample = self.dataset[self.positions[row]]
+        return sample if isinstance(sample, (tuple, list)) else (sample,)
+
+
 def _pair_rows(
     batches: OrderedBatches,
     items: list | None,  # of the data set
-    n: int,  # rows
-) -> tuple:  # the items of the rows, or None; a data set in the order of the rows, or None
-    """Say which item each row belongs to; warn if there are items, but none can be paired."""
+) -> tuple:  # the items of the rows, or None; their samples, or None
+    """Say which item each row belongs to; warn if that is not known."""
     positions = batches.positions
     dataset = getattr(batches.loader, "dataset", None)
     if positions is None:
@@ -225,10 +239,8 @@ def _pair_rows(
                 stacklevel=3,
             )
         return None, None
-    if (positions == np.arange(n)).all():
-        return None if items is None else items[:n], dataset
     at = positions.tolist()
-    return at if items is None else [items[i] for i in at], Subset(dataset, at)
+    return at if items is None else [items[i] for i in at], _SamplesOfRows(dataset, at)
 
 
 # %% ../nbs/reference/predict.ipynb #94865e50
@@ -334,7 +346,7 @@ def _names_in(dataset) -> list:
 
 def _class_names(
     dls: DataLoaders,
-    dataset,  # what was predicted
+    dl,  # what was predicted
     n_classes: int,
 ) -> list | None:
     """Return the names of the classes; None if there are not as many as the model has outputs."""
@@ -342,7 +354,7 @@ def _class_names(
     vocab = [] if vocab is None else list(vocab)
     if vocab and isinstance(vocab[-1], (list, CollBase)):
         vocab = list(vocab[-1])  # a text learner's: the tokens, then the classes
-    datasets = [getattr(dl, "dataset", None) for dl in dls.loaders] + [dataset]
+    datasets = [getattr(loader, "dataset", None) for loader in (*dls.loaders, dl)]
     for names in (vocab, *map(_names_in, datasets)):
         if len(names) == n_classes:
             return names
@@ -387,7 +399,7 @@ def sigmoid_preds(
     batches = _ordered_batches(dl)
     outputs, targs = _outputs(learn, batches, items)
     logits, targs = _sort_rows(batches, check_scores(outputs).float(), targs)
-    n, n_classes = logits.shape
+    n_classes = logits.shape[1]
 
     kind = _kind_of_loss(learn.loss_func, n_classes)
     if kind == "probs":
@@ -398,13 +410,13 @@ def sigmoid_preds(
 
     if threshold is None:
         threshold = _threshold_of(learn.loss_func) if calibrator is None else 0.5
-    items, dataset = _pair_rows(batches, items, n)
+    items, samples = _pair_rows(batches, items)
     return SigmoidPreds(
         logits,
-        vocab=_class_names(learn.dls, dataset, n_classes) if vocab is None else vocab,
+        vocab=_class_names(learn.dls, dl, n_classes) if vocab is None else vocab,
         targs=targs if isinstance(targs, Tensor) else None,
         items=items,
         threshold=threshold,
         calibrator=calibrator,
-        dataset=dataset,
+        dataset=samples,
     )
