@@ -175,9 +175,9 @@ def looks_like_probs(
 ) -> bool:
     """Say whether all scores lie in [0, 1] in a way that logits hardly ever do.
 
-    That is so if each row sums to 1; if there are ten classes or more; or if ten values or more
-    spread over at least half of the interval, a tenth of them within 0.1 of its ends. It is not so
-    if all are equal, or all are 0 or 1.
+    That is so if each row sums to 1; if there are ten classes or more; or if the values spread over
+    at least four fifths of the interval, and there are a hundred of them, or ten of which a tenth
+    lies within 0.1 of its ends. It is not so if all are equal, or all are 0 or 1.
     """
     low, high = scores.aminmax()
     if low < 0 or high > 1 or low == high or (scores == scores.bool()).all():
@@ -187,9 +187,10 @@ def looks_like_probs(
         return True
     if n_classes > 1 and ((scores.sum(1) - 1).abs() < _ROUNDING).all():
         return True
+    if high - low < 0.8 or scores.numel() < _TOO_MANY_BY_CHANCE:
+        return False
     share_near_ends = ((scores - 0.5).abs() >= 0.4).float().mean()
-    is_spread = high - low >= 0.5 and share_near_ends >= 0.1
-    return bool(is_spread and scores.numel() >= _TOO_MANY_BY_CHANCE)
+    return scores.numel() >= 100 or bool(share_near_ends >= 0.1)
 
 
 def warn_if_probs(

@@ -13,15 +13,30 @@ __all__ = [
 ]
 
 # %% ../nbs/reference/inference.ipynb #ff76e58f
+from collections.abc import Mapping
 from copy import copy
+from itertools import pairwise
 from pathlib import Path
 from textwrap import wrap
 
 import numpy as np
+import torch
 from torch import Tensor
 
-from multilabel_mnist.calibrate import SigmoidCalibrator, margins, targets_like, tune_thresholds
-from multilabel_mnist.checks import check_scores, check_threshold, describe
+from multilabel_mnist.calibrate import (
+    SigmoidCalibrator,
+    margins,
+    row_slices,
+    targets_like,
+    tune_thresholds,
+)
+from multilabel_mnist.checks import (
+    check_probs,
+    check_scores,
+    check_threshold,
+    describe,
+    warn_if_probs,
+)
 from multilabel_mnist.lazy import lazy_exports
 
 # %% ../nbs/reference/inference.ipynb #9f1bcb2d
@@ -30,17 +45,41 @@ _CHANNELS = (1, 3, 4)  # gray, RGB, RGBA
 
 
 def _open_image(item):
-    """Return what an item shows: the image that a path names, or the item itself."""
+    """Return what an item shows: the image that a path names, or the item itself.
+
+    ValueError if the path, which may be a text, does not name an image.
+    """
     from PIL import Image
 
-    return Image.open(item) if isinstance(item, (str, Path)) else item
+    if not isinstance(item, (str, Path)):
+        return item
+    try:
+        image = Image.open(item)
+        image.load()
+    except (OSError, ValueError, SyntaxError) as e:  # SyntaxError: PIL's, for some broken files
+        raise ValueError(_not_an_image(describe(str(item)))) from e
+    return image
+
+
+def _not_an_image(came: str) -> str:
+    """Say that images were expected, and how else predictions can be read."""
+    return (
+        f"expected items that are images, got {came}; "
+        "read these predictions with to_frame(), which needs no images"
+    )
 
 
 def _is_image(o) -> bool:
-    """Say whether `o` is a PIL image, or has the two or three axes of an image."""
+    """Say whether `o` is a PIL image, or numbers with the two or three axes of an image."""
     from PIL import Image
 
-    return isinstance(o, Image.Image) or getattr(o, "ndim", 0) in (2, 3)
+    if isinstance(o, Image.Image):
+        return True
+    # Tables have two axes as well, but no dtype for all of their columns.
+    if not hasattr(o, "dtype") or getattr(o.dtype, "kind", "f") not in "biuf":
+        return False
+    is_colored = o.ndim == 3 and (o.shape[0] in _CHANNELS or o.shape[-1] in _CHANNELS)
+    return o.ndim == 2 or is_colored
 
 
 def _displayable_pixels(
@@ -100,6 +139,39 @@ def _lay_out(
     return fig, axes.flat[: len(titles)]
 
 
+# %% ../nbs/reference/inference.ipynb #7bc32481
+def _thresholds_by_name(
+    named: Mapping,  # from class names to probabilities
+    vocab: list,  # C class names
+    others: float | Tensor,  # the threshold of the classes that are not named, or all C of them
+) -> list:  # C thresholds, unchecked
+    """Return a threshold for each class; ValueError for a name that no class has."""
+    for name in named:
+        if name not in vocab:
+            shown = ", ".join(map(repr, vocab[:10])) + (", ..." if len(vocab) > 10 else "")
+            raise ValueError(
+                f"expected threshold to be a probability from 0 to 1, or {len(vocab)} of them "
+                f"(one per class), got one for {name!r}; the classes are {shown}"
+            )
+    others = torch.as_tensor(others).expand(len(vocab)).tolist()
+    return [named.get(name, other) for name, other in zip(vocab, others, strict=True)]
+
+
+def _columns(vocab: list) -> list:
+    """Return the names of the columns of `to_frame`, each of them once.
+
+    A class whose name is taken, by another column or by another class, gets its index added.
+    """
+    columns = ["item", "verdict", "labels"]
+    taken = set(columns)
+    for c, name in enumerate(vocab):
+        while name in taken:
+            name = f"{name} (class {c})"
+        columns.append(name)
+        taken.add(name)
+    return columns
+
+
 # %% ../nbs/reference/inference.ipynb #0f3d4d66
 class SigmoidPreds:
     """Hold the logits of N items, and say which of C classes fire for each."""
@@ -110,13 +182,51 @@ class SigmoidPreds:
         vocab: list | None = None,  # C class names; None: '0', '1', ...
         targs: Tensor | None = None,  # targets, shape (N, C), or labels, shape (N,)
         items: list | None = None,  # the N files, images or rows that were predicted
-        threshold=0.5,  # a class fires above it; a float, or one per class
+        threshold=0.5,  # a class fires above it; a float, one per class, or {name: threshold}
         calibrator=None,  # makes probabilities from logits; None: the sigmoid
         dataset=None,  # dataset[i] starts with the image of item i, for `show`
     ):
-        """Check that all parts fit the logits; ValueError if one does not, and for NaN."""
-        self.logits = check_scores(logits).float()
-        n, n_classes = self.logits.shape
+        """Check that all parts fit the logits; ValueError if one does not, and for NaN.
+
+        Warns if the logits look like probabilities: those are for `SigmoidPreds.from_probs`. A
+        tensor in second place is read as targets, as in `SigmoidPreds(*learn.get_preds(act=noop))`.
+        """
+        logits = check_scores(logits).float()
+        if calibrator is None:
+            warn_if_probs(logits, "pass them to SigmoidPreds.from_probs")
+        self._store(logits, vocab, targs, items, dataset)
+        self._set(threshold, calibrator)
+
+    @classmethod
+    def from_probs(
+        cls,
+        probs: Tensor,  # from 0 to 1, shape (N, C), such as what `learn.get_preds` returns
+        vocab: list | None = None,
+        targs: Tensor | None = None,
+        items: list | None = None,
+        threshold=0.5,
+        calibrator=None,  # makes probabilities from the logits of these; None: these
+        dataset=None,
+    ) -> "SigmoidPreds":
+        """Take probabilities instead of logits; otherwise as `SigmoidPreds`.
+
+        Their logits are `log(p / (1 - p))`, from -16 to 16. ValueError outside [0, 1].
+        """
+        probs = check_probs(probs).float()
+        res = cls.__new__(cls)
+        res._store(probs.logit(1e-7), vocab, targs, items, dataset)
+        res._given_probs = probs
+        res._set(threshold, calibrator)
+        return res
+
+    def _store(self, logits: Tensor, vocab, targs, items, dataset) -> None:
+        """Keep all that does not depend on a threshold, if it fits the logits."""
+        if isinstance(vocab, Tensor) and targs is None:
+            vocab, targs = None, vocab
+        if hasattr(items, "iterrows"):  # a DataFrame, which would list its columns
+            items = items.index
+        n, n_classes = logits.shape
+        self.logits = logits
         self.vocab = [str(c) for c in range(n_classes)] if vocab is None else list(vocab)
         self.items = list(range(n)) if items is None else list(items)
         if (len(self.items), len(self.vocab)) != (n, n_classes):
@@ -124,20 +234,27 @@ class SigmoidPreds:
                 f"expected {n} items and {n_classes} class names for logits of shape "
                 f"{(n, n_classes)}, got {len(self.items)} items and {len(self.vocab)} class names"
             )
-        self.targs = None if targs is None else targets_like(self.logits, targs, binary=False)
+        self.targs = None if targs is None else targets_like(logits, targs, binary=False)
+        self._given_probs = None
         self._dataset = dataset
         self._positions = np.arange(n)  # of the items in the dataset
-        self._set(threshold, calibrator)
 
-    def _set(self, threshold, calibrator) -> None:
+    def _set(self, threshold, calibrator, others=0.5) -> None:
         """Take on a threshold and a calibrator, and compute the probabilities."""
+        if isinstance(threshold, Mapping):
+            threshold = _thresholds_by_name(threshold, self.vocab, others)
         self.threshold = check_threshold(threshold, len(self.vocab))
         self.calibrator = calibrator
-        self.probs = self.logits.sigmoid() if calibrator is None else calibrator(self.logits)
+        if calibrator is not None:
+            self.probs = calibrator(self.logits)
+        elif self._given_probs is not None:
+            self.probs = self._given_probs
+        else:
+            self.probs = self.logits.sigmoid()
 
     def read(
         self,
-        threshold=None,  # None: as it is
+        threshold=None,  # None: as it is; {name: threshold}: as it is for the other classes
         calibrator=None,  # None: as it is
     ) -> "SigmoidPreds":
         """Return the same logits with another threshold or calibrator."""
@@ -145,6 +262,7 @@ class SigmoidPreds:
         res._set(
             self.threshold if threshold is None else threshold,
             self.calibrator if calibrator is None else calibrator,
+            others=self.threshold,
         )
         return res
 
@@ -156,11 +274,14 @@ class SigmoidPreds:
     @property
     def labels(self) -> list:  # N lists
         """Return for each item the names of the classes that fire."""
-        all_fires = self.fires.tolist()
-        return [
-            [name for name, fires in zip(self.vocab, row, strict=True) if fires]
-            for row in all_fires
-        ]
+        all_fires = self.fires
+        labels = []
+        for rows in row_slices(*all_fires.shape):
+            fires = all_fires[rows]
+            named = [self.vocab[c] for c in fires.nonzero()[:, 1].tolist()]
+            ends = fires.sum(1).cumsum(0).tolist()
+            labels += [named[start:end] for start, end in pairwise([0, *ends])]
+        return labels
 
     @property
     def verdicts(self) -> np.ndarray:  # N strings
@@ -188,9 +309,9 @@ class SigmoidPreds:
             idx = np.asarray(idx) if np.size(idx) else []
         at = np.atleast_1d(np.arange(len(self))[idx])
         res = copy(self)
-        res.logits = self.logits[at]
-        res.probs = self.probs[at]
-        res.targs = None if self.targs is None else self.targs[at]
+        for name in ("logits", "probs", "targs", "_given_probs"):
+            values = getattr(self, name)
+            setattr(res, name, None if values is None else values[at])
         res.items = [self.items[i] for i in at]
         res._positions = self._positions[at]
         return res
@@ -210,7 +331,9 @@ class SigmoidPreds:
     def to_frame(self):
         """Return a DataFrame with a row per item: item, verdict, labels, then the probabilities.
 
-        Files appear by their path, items in memory by their position.
+        Files appear by their path, items in memory by their position. The columns of the
+        probabilities have the names of the classes, whatever these are. A name that is taken,
+        such as 'item', gets the index of its class added: 'item (class 0)'.
         """
         import pandas as pd
 
@@ -220,8 +343,15 @@ class SigmoidPreds:
                 names.append(str(item))
             else:
                 names.append(item if np.isscalar(item) else position)
-        left = pd.DataFrame({"item": names, "verdict": self.verdicts, "labels": self.labels})
-        return pd.concat([left, pd.DataFrame(self.probs.numpy(), columns=self.vocab)], axis=1)
+        frame = pd.DataFrame(self.probs.numpy(), copy=True)
+        frame.insert(0, "item", names)
+        frame.insert(1, "verdict", self.verdicts)
+        frame.insert(2, "labels", self.labels)
+        columns = _columns(self.vocab)
+        has_names_only = all(isinstance(name, str) for name in columns)
+        dtype = None if has_names_only else object  # None stays None, and a tuple a tuple
+        frame.columns = pd.Index(columns, dtype=dtype, tupleize_cols=False)
+        return frame
 
     def _title(self, i: int) -> str:
         """Say what fires for item i (in brackets: what comes nearest), and what is true."""
@@ -232,7 +362,7 @@ class SigmoidPreds:
         title = f"{self.verdicts[i]}: {named if n_fire else f'({named})'}"
         if self.targs is None:
             return title
-        true = [name for name, t in zip(self.vocab, self.targs[i], strict=True) if t > 0.5]
+        true = [str(name) for name, t in zip(self.vocab, self.targs[i], strict=True) if t > 0.5]
         return f"{title}\ntrue: {', '.join(true) or 'none'}"
 
     def _images(self) -> list:
@@ -240,13 +370,11 @@ class SigmoidPreds:
         if self._dataset is None:
             images = [_open_image(item) for item in self.items]
         else:
-            images = [self._dataset[int(i)][0] for i in self._positions]
+            rows = [self._dataset[int(i)] for i in self._positions]
+            images = [row[0] if isinstance(row, (tuple, list)) else row for row in rows]
         for image in images:
             if not _is_image(image):
-                raise ValueError(
-                    f"expected items that are images, got {describe(image)}; "
-                    "read these predictions with to_frame()"
-                )
+                raise ValueError(_not_an_image(describe(image)))
         return images
 
     def show(
@@ -270,7 +398,9 @@ class SigmoidPreds:
         is_right = [True] * len(shown) if self.targs is None else shown.exact.tolist()
         for ax, image, title, right in zip(axes, images, titles, is_right, strict=True):
             ax.imshow(_displayable_pixels(image), cmap="Greys")
-            ax.set_title(title, size=_TITLE_SIZE, color="black" if right else "firebrick")
+            color = "black" if right else "firebrick"
+            # A class name is no formula, even if it has a $ on both sides.
+            ax.set_title(title, size=_TITLE_SIZE, color=color, parse_math=False, usetex=False)
         note = "each class has its own threshold"
         if isinstance(self.threshold, float):
             note = f"fires above {self.threshold:.2g}"
