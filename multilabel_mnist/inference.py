@@ -363,12 +363,14 @@ class SigmoidPreds:
         if self.targs is None:
             return title
         true = [str(name) for name, t in zip(self.vocab, self.targs[i], strict=True) if t > 0.5]
-        return f"{title}\ntrue: {', '.join(true) or 'none'}"
+        return f"{title}\ntrue: {', '.join(true) if true else 'none'}"
 
     def _images(self) -> list:
         """Return the images of the items; ValueError if they are not images."""
         if self._dataset is None:
             images = [_open_image(item) for item in self.items]
+        elif hasattr(self._dataset, "iloc"):  # a table: fastai's, or a DataFrame
+            images = [self._dataset]
         else:
             rows = [self._dataset[int(i)] for i in self._positions]
             images = [row[0] if isinstance(row, (tuple, list)) else row for row in rows]

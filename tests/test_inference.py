@@ -7,6 +7,7 @@ import torch
 from matplotlib import pyplot as plt
 from PIL import Image
 
+from multilabel_mnist.ambiguity import confused_pairs
 from multilabel_mnist.inference import SigmoidPreds
 from multilabel_mnist.labels import exact_match
 
@@ -107,3 +108,200 @@ def test_items_that_are_not_images(item):
     with pytest.raises((ValueError, FileNotFoundError)):
         preds.show()
     assert len(preds.to_frame()) == 1
+
+
+NAMES = {
+    "ints": [7, 0, 3],
+    "numpy ints": list(np.arange(3)),
+    "an array of ints": np.arange(3),
+    "tuples": [("a", 1), ("a", 2), ("b", 1)],
+    "None among them": ["cat", None, "dog"],
+    "floats and bools": [0.5, True, "x"],
+    "dollars": ["$5", "a$b$c", "$\\frac{1}$"],
+    "markup": ["<b>x</b>", "a_b^c", "%d {0} \\n #1 & ~"],
+    "the columns of the table": ["item", "verdict", "labels"],
+    "one name twice": ["cat", "cat", "cat"],
+    "names with an index": ["item", "item (class 0)", "item (class 0) (class 1)"],
+    "empty, and with line breaks": ["", "a\nb", "tab\there"],
+}
+
+
+@pytest.mark.parametrize("names", NAMES.values(), ids=NAMES)
+def test_class_names_of_any_kind_in_a_table(names):
+    preds = SigmoidPreds(LOGITS, vocab=names, targs=LABELS)
+    frame = preds.to_frame()
+    assert frame.columns.nlevels == 1 and len(frame.columns) == 6
+    assert len(set(frame.columns)) == 6
+    assert list(frame.columns[:3]) == ["item", "verdict", "labels"]
+    assert frame["verdict"].tolist() == ["one", "several", "one", "none"]
+    assert frame["labels"].tolist() == [[names[0]], [names[0], names[1]], [names[2]], []]
+    np.testing.assert_array_equal(frame.iloc[:, 3:], preds.probs)
+    for c, (name, column) in enumerate(zip(names, frame.columns[3:], strict=True)):
+        assert column == name or str(name) in column
+        np.testing.assert_array_equal(frame[column], preds.probs[:, c])
+    assert confused_pairs(preds).shape == (3, 3)
+    repr(frame), frame.to_html(), frame.to_csv(), repr(preds)
+
+
+@pytest.mark.parametrize("names", NAMES.values(), ids=NAMES)
+@pytest.mark.parametrize("usetex", [False, True])
+def test_class_names_of_any_kind_in_a_figure(names, usetex):
+    image = np.zeros((6, 6), "uint8")
+    with plt.rc_context({"text.usetex": usetex}):
+        SigmoidPreds(LOGITS, vocab=names, targs=LABELS, items=[image] * 4).show()
+    fig = plt.gcf()
+    titles = [ax.title for ax in fig.axes]
+    assert not any(title.get_usetex() for title in titles)
+    if not usetex:
+        fig.canvas.draw()
+    shown = titles[0].get_text().replace("\n", " ").replace("\u00a0", " ")
+    plt.close("all")
+    first = " ".join(str(names[0]).split())
+    assert shown.split() == f"one: {first} 0.88 true: {first}".split()
+
+
+def test_a_dollar_is_drawn_as_a_dollar():
+    image = np.zeros((6, 6), "uint8")
+    SigmoidPreds(LOGITS[:1], vocab=["$x$", "b", "c"], items=[image]).show()
+    title = plt.gcf().axes[0].title
+    plt.gcf().canvas.draw()
+    assert not title.get_parse_math()
+    plt.close("all")
+
+
+def test_changing_the_table_changes_no_predictions():
+    preds = SigmoidPreds(LOGITS)
+    frame = preds.to_frame()
+    frame.loc[0, "0"] = 0.0
+    frame["1"] *= 2
+    torch.testing.assert_close(preds.probs, LOGITS.sigmoid())
+
+
+@pytest.mark.parametrize("n_classes", [1, 3, 40])
+@pytest.mark.parametrize("n", [0, 1, 5, 3000])
+@pytest.mark.parametrize("threshold", [0.0, 0.5, 1.0])
+def test_labels_are_the_names_of_the_classes_that_fire(n, n_classes, threshold):
+    logits = torch.randn((max(n, 1), n_classes), generator=torch.Generator().manual_seed(0))
+    preds = SigmoidPreds(logits, threshold=threshold)[:n]
+    expected = [
+        [name for name, p in zip(preds.vocab, row, strict=True) if p > threshold]
+        for row in preds.probs
+    ]
+    assert preds.labels == expected
+
+
+THRESHOLDS_BY_NAME = {
+    "one": ({"cat": 0.3}, [0.3, 0.5, 0.5]),
+    "all": ({"owl": 0.3, "cat": 0.9, "dog": 0.1}, [0.9, 0.1, 0.3]),
+    "none": ({}, [0.5, 0.5, 0.5]),
+    "a tensor": ({"dog": torch.tensor(0.25)}, [0.5, 0.25, 0.5]),
+    "a number of numpy's": ({"dog": np.float64(0.25)}, [0.5, 0.25, 0.5]),
+    "the ends": ({"dog": 0, "owl": 1}, [0.5, 0.0, 1.0]),
+}
+
+
+@pytest.mark.parametrize("named, values", THRESHOLDS_BY_NAME.values(), ids=THRESHOLDS_BY_NAME)
+def test_thresholds_by_name(named, values):
+    vocab = ["cat", "dog", "owl"]
+    for preds in (
+        SigmoidPreds(LOGITS, vocab, threshold=named),
+        SigmoidPreds(LOGITS, vocab).read(named),
+        SigmoidPreds.from_probs(LOGITS.sigmoid(), vocab, threshold=named),
+    ):
+        torch.testing.assert_close(preds.threshold, torch.tensor(values))
+        assert torch.equal(preds.fires, preds.probs > torch.tensor(values))
+
+
+def test_thresholds_by_name_keep_those_of_other_classes():
+    preds = SigmoidPreds(LOGITS, ["cat", "dog", "owl"], threshold=0.8)
+    torch.testing.assert_close(preds.read({"dog": 0.3}).threshold, torch.tensor([0.8, 0.3, 0.8]))
+    changed_twice = preds.read({"dog": 0.3}).read({"owl": 0.1})
+    torch.testing.assert_close(changed_twice.threshold, torch.tensor([0.8, 0.3, 0.1]))
+    assert preds.threshold == 0.8
+
+
+@pytest.mark.parametrize(
+    "vocab", [[7, 8, 9], [(1, 2), None, "x"], list(np.arange(3)), ["a", "a", "b"]]
+)
+def test_thresholds_by_names_that_are_not_strings(vocab):
+    found = SigmoidPreds(LOGITS, vocab, threshold={vocab[0]: 0.25, vocab[2]: 0.75}).threshold
+    expected = [0.25 if name == vocab[0] else 0.5 for name in vocab[:2]] + [0.75]
+    torch.testing.assert_close(found, torch.tensor(expected))
+
+
+@pytest.mark.parametrize(
+    "named, told",
+    [
+        ({"cow": 0.3}, "got one for 'cow'; the classes are 'cat', 'dog', 'owl'"),
+        ({0: 0.3}, "got one for 0; the classes are"),
+        ({"cat": 1.5}, "a probability from 0 to 1"),
+        ({"cat": "high"}, "a probability from 0 to 1"),
+        ({"cat": [0.1, 0.2, 0.3]}, "a probability from 0 to 1"),
+        ({"cat": None}, "a probability from 0 to 1"),
+    ],
+    ids=str,
+)
+def test_bad_thresholds_by_name(named, told):
+    for consume in (
+        lambda: SigmoidPreds(LOGITS, ["cat", "dog", "owl"], threshold=named),
+        lambda: SigmoidPreds(LOGITS, ["cat", "dog", "owl"]).read(named),
+    ):
+        with pytest.raises(ValueError, match="^expected threshold to be") as error:
+            consume()
+        assert told in str(error.value)
+
+
+TABLE = pd.DataFrame({"a": [1.0, 2, 3, 4], "b": list("wxyz")}, index=[10, 20, 30, 40])
+
+
+def test_the_items_of_a_table_are_its_index():
+    preds = SigmoidPreds(LOGITS, items=TABLE)
+    assert preds.items == [10, 20, 30, 40]
+    assert preds[[2]].to_frame()["item"].tolist() == [30]
+
+
+NOT_IMAGES = {
+    "texts": {"items": ["what a film", "boring" * 200, "fine", "so\0so"]},
+    "a text file": {"items": [__file__] * 4},
+    "a folder": {"items": ["."] * 4},
+    "a table": {"items": TABLE},
+    "rows": {"items": [row for _, row in TABLE.iterrows()]},
+    "tables": {"items": [TABLE] * 4},
+    "token ids": {"dataset": [(torch.arange(9), 0)] * 4},
+    "rows of a table": {"dataset": [(TABLE.iloc[0], 0)] * 4},
+    "categories and numbers": {"dataset": [(torch.arange(3), torch.rand(2), 0)] * 4},
+    "dicts": {"dataset": [{"image": np.zeros((4, 4)), "label": 0}] * 4},
+    "volumes": {"items": [torch.rand(8, 9, 10)] * 4},
+    "arrays of words": {"items": [np.full((3, 3), "a")] * 4},
+    "complex numbers": {"items": [np.zeros((3, 3), complex)] * 4},
+    "nothing": {"items": [None] * 4},
+}
+
+
+@pytest.mark.parametrize("parts", NOT_IMAGES.values(), ids=NOT_IMAGES)
+def test_what_is_no_image_has_one_clear_error(parts):
+    preds = SigmoidPreds(LOGITS, **parts)
+    with pytest.raises(ValueError, match="^expected items that are images, got .*to_frame()"):
+        preds.show()
+    assert len(preds.to_frame()) == 4
+    assert not plt.get_fignums()
+
+
+def test_a_tabular_learner_has_one_clear_error():
+    from fastai.tabular.all import (
+        BCEWithLogitsLossFlat,
+        Categorify,
+        TabularDataLoaders,
+        tabular_learner,
+    )
+
+    df = pd.DataFrame({"x": np.arange(40.0), "k": list("ab") * 20, "y": [0.0, 1.0] * 20})
+    dls = TabularDataLoaders.from_df(
+        df, procs=[Categorify], cat_names=["k"], cont_names=["x"], y_names="y", device="cpu"
+    )
+    learn = tabular_learner(dls, n_out=1, loss_func=BCEWithLogitsLossFlat())
+    with learn.no_bar():
+        logits = learn.get_preds(act=lambda z: z)[0]
+    preds = SigmoidPreds(logits, dataset=dls.valid.dataset)
+    with pytest.raises(ValueError, match="^expected items that are images, got .*to_frame()"):
+        preds.show()
