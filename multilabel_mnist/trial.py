@@ -23,26 +23,27 @@ from torch.overrides import TorchFunctionMode
 
 
 # %% ../nbs/reference/trial.ipynb #d0000006
-def _copy_tensor(o: Tensor, device) -> Tensor:
+def _copy_tensor(o: Tensor, device, stand_in: Callable = torch.zeros_like) -> Tensor:
     """Copy a tensor as a plain one, cut from its graph, that requires a gradient if `o` does."""
     plain = o.detach().as_subclass(Tensor)
-    if plain.is_meta and device is not None:  # no numbers to move, so zeros stand in for them
-        return torch.zeros_like(plain, device="cpu")
+    if plain.is_meta and device is not None:  # no numbers to move, so others stand in for them
+        return stand_in(plain, device="cpu")
     return plain.to(device=device).requires_grad_(o.requires_grad).clone()
 
 
 class _DetachedCopies(TorchFunctionMode):
     """Inside this context, `copy.deepcopy` copies every tensor with `_copy_tensor`."""
 
-    def __init__(self, device):
+    def __init__(self, device, stand_in=torch.zeros_like):
         super().__init__()
         self.device = device
+        self.stand_in = stand_in
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         if func is not Tensor.__deepcopy__:
             return func(*args, **(kwargs or {}))
         original, memo = args
-        memo[id(original)] = _copy_tensor(original, self.device)
+        memo[id(original)] = _copy_tensor(original, self.device, self.stand_in)
         return memo[id(original)]
 
 
@@ -107,8 +108,8 @@ def copy_loss(
     if isinstance(loss_func, FUNCTIONS):
         return loss_func
     if isinstance(loss_func, partial):
-        args = (_copy_setting(a, device) for a in loss_func.args)
-        keywords = {k: _copy_setting(v, device) for k, v in loss_func.keywords.items()}
+        args = (_copy_weights(a, device) for a in loss_func.args)
+        keywords = {k: _copy_weights(v, device) for k, v in loss_func.keywords.items()}
         return partial(copy_loss(loss_func.func, device), *args, **keywords)
     if isinstance(loss_func, nn.Module):
         return _copy_module(loss_func, device)
@@ -116,6 +117,9 @@ def copy_loss(
         new = copy.copy(loss_func)
     except Exception:  # copy runs the object's own code, which may raise anything
         return loss_func
+    for name, value in getattr(loss_func, "__dict__", {}).items():
+        if isinstance(value, Tensor):
+            new.__dict__[name] = _copy_weights(value, device)
     if isinstance(getattr(loss_func, "func", None), nn.Module):  # fastai's flattened losses
         new.func = copy_loss(loss_func.func, device)
     return new
@@ -123,20 +127,21 @@ def copy_loss(
 
 def _copy_module(module: nn.Module, device) -> nn.Module:
     """Copy a module, also one that keeps a tensor in the middle of a graph; move the copy."""
+    memo = {}
+    for p in module.parameters():
+        if p.is_meta and device is not None:
+            memo[id(p)] = nn.Parameter(_copy_weights(p, device), p.requires_grad)
     try:
-        with _DetachedCopies(device):
-            new = copy.deepcopy(module)
+        with _DetachedCopies(device, torch.ones_like):
+            new = copy.deepcopy(module, memo)
     except Exception:  # deepcopy runs the object's own code, which may raise anything
         return module
-    has_no_numbers = any(t.is_meta for t in new.parameters())
-    return new if has_no_numbers else new.to(device=device)
+    return new.to(device=device)
 
 
-def _copy_setting(o, device):
-    """Copy a value that a partial holds, such as class weights."""
-    if isinstance(o, Tensor):
-        return _copy_tensor(o, device)
-    return o
+def _copy_weights(o, device):
+    """Copy a tensor that a loss holds, such as class weights; anything else stays itself."""
+    return _copy_tensor(o, device, torch.ones_like) if isinstance(o, Tensor) else o
 
 
 # %% ../nbs/reference/trial.ipynb #d0000011
