@@ -214,7 +214,8 @@ def _reads_rows(dataset) -> bool:
     if hasattr(dataset, "cont_names"):  # fastai's tables
         return True
     return any(
-        isinstance(t, type) and issubclass(t, (pd.Series, dict, tuple)) for t in _types(dataset)[:1]
+        isinstance(t, type) and issubclass(t, (pd.Series, Mapping, tuple))
+        for t in _types(dataset)[:1]
     )
 
 
@@ -368,6 +369,20 @@ def _as_frame(
     return pd.DataFrame([_as_row(item, pd.Series) for item in items]).infer_objects()
 
 
+def _loader_of_frame(dls: DataLoaders, frame: pd.DataFrame):
+    """Return a loader over the rows of a table; ValueError if a column is missing."""
+    # In another order, rows or columns can become a view of the table that torch cannot read.
+    trained = [*getattr(dls.valid_ds, "cat_names", ()), *getattr(dls.valid_ds, "cont_names", ())]
+    known = [name for name in trained if name in frame]
+    others = [name for name in frame if name not in known]
+    try:
+        return dls.test_dl(frame[known + others].copy())
+    except KeyError as e:
+        raise ValueError(
+            f"expected the columns that the learner was trained with, got {list(frame)} ({e})"
+        ) from e
+
+
 def loader_of_items(
     dls: DataLoaders,
     items,  # files, images, an array of images, rows of a table, or inputs of the model
@@ -383,7 +398,7 @@ def loader_of_items(
         return _loader_of_inputs(dls, items)
     frame = _as_frame(items)
     if frame is not None:
-        return dls.test_dl(frame), list(frame.index)
+        return _loader_of_frame(dls, frame), list(frame.index)
     return dls.test_dl(items), list(items)
 
 
@@ -391,11 +406,11 @@ def _read_rows(items, dataset):
     """Return items with the files that rows among them name; an array or tensor as it is."""
     if isinstance(items, (np.ndarray, Tensor)):
         return items
-    transforms = _row_reader(dataset)
+    if not _reads_rows(dataset):
+        return [items] if isinstance(items, pd.DataFrame) else items
     if isinstance(items, pd.DataFrame):
-        items = _rows_of_frame(items) if transforms else [items]
-    if not transforms:
-        return items
+        items = _rows_of_frame(items)
+    transforms = _row_reader(dataset)
     row_type = _types(dataset)[0]
     return [
         _read_row(_as_row(item, row_type), transforms) if _is_row(item) else item for item in items
