@@ -53,7 +53,7 @@ def class_indices(
 ) -> Tensor:  # int64, shape (N,)
     """Return the class index of each target: the inverse of `one_hot`.
 
-    ValueError unless each target holds exactly one 1 and otherwise 0s.
+    ValueError unless each target contains exactly one 1 and otherwise 0s.
     """
     targets = check_tensor(targets, "targets", "0s and 1s of shape (N, C)")
     if targets.ndim != 2:
@@ -137,7 +137,7 @@ def exact_match(
 ) -> Tensor:  # from 0 to 1, shape ()
     """Return the share of images for which all C outputs are right.
 
-    An output is right if it is above the threshold and the target is 1, or neither.
+    An output is right if the class fires exactly when its target is 1.
     ValueError for shapes that do not fit, for NaN and for an empty batch. Warns if the
     logits look like probabilities.
     """

@@ -2,6 +2,7 @@
 
 import pickle
 import sys
+import warnings
 from collections import deque
 from datetime import date
 from enum import Enum, IntEnum, StrEnum
@@ -353,6 +354,19 @@ def test_as_list_in_a_multi_category_block(get_labels, dtype):
     targets = TfmdLists(["1.png", "2.png", "3.png"], steps)
     assert list(targets.vocab) == ["cat", "dog", "owl"]
     assert [target.tolist() for target in targets] == [[1, 1, 0], [0, 0, 1], [0, 0, 0]]
+
+
+@pytest.mark.parametrize("words", [["two", "zero"], ["cat", "dog", "owl"], ["7", "77"]])
+def test_without_as_list_a_string_is_read_letter_by_letter(words):
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        spelled = TfmdLists(words, [same, *MultiCategoryBlock().type_tfms])
+        found = [[spelled.vocab[i] for i in target.nonzero().flatten()] for target in spelled]
+    assert list(spelled.vocab) == sorted(set("".join(words)))
+    assert found == [sorted(set(word)) for word in words]
+    assert [str(w.message) for w in caught if "label" in str(w.message).lower()] == []
+    whole = TfmdLists(words, [as_list(same), *MultiCategoryBlock().type_tfms])
+    assert list(whole.vocab) == sorted(words)
 
 
 def test_as_list_shows_what_it_wraps():
