@@ -160,12 +160,13 @@ def metric_function(
         return None
     from fastai.metrics import accuracy, accuracy_multi  # loaded already: `func` is fastai's
 
-    axis = func.dim_argmax if is_fastai(func, "AccumMetric") else func.axis
-    if axis is not None:
-        return partial(accuracy, axis=axis)
-    if func.thresh is not None or func.activation == "sigmoid":
+    if not is_fastai(func, "AccumMetric"):
+        return partial(accuracy, axis=func.axis)
+    if func.activation == "sigmoid":  # it takes no argmax then, whatever the axis
         return accuracy_multi
-    return None
+    if func.dim_argmax is not None:
+        return partial(accuracy, axis=func.dim_argmax)
+    return accuracy_multi if func.thresh is not None else None
 
 
 # %% ../nbs/reference/losses.ipynb #e0000010
@@ -185,12 +186,13 @@ class LossInfo:
     pos_weight: Tensor | None = None  # one weight per class for the 1s
     ignore_index: int = -100  # the label that does not count
     settings: dict[str, str] = field(default_factory=dict)  # what was set, and code to read it
-    like: str = ""  # of a metric in an object: the function that reads its inputs in the same way
+    in_object: bool = False  # it is one of fastai's metrics, which wrap a function in an object
+    like: str = ""  # of such a metric: the function that reads its inputs in the same way
 
     @property
     def metric(self) -> bool:
-        """Say whether this is a metric that the table knows."""
-        return self.kind in METRICS
+        """Say whether this is a metric and no loss."""
+        return self.in_object or self.kind in METRICS
 
 
 USUAL_SETTINGS = dict(weight=None, pos_weight=None, ignore_index=-100, reduction="mean")
@@ -216,11 +218,13 @@ def read_loss(
     loss_func: Callable,  # a module, a function, a flattened loss, a metric of fastai's, a partial
 ) -> LossInfo:
     """Return what a loss or metric says of itself; nothing is called."""
-    function = metric_function(loss_func)
-    info = _read_function(function if callable(function) else loss_func)
-    if not is_fastai(loss_func, "Metric") or is_fastai(loss_func, "AvgMetric"):
+    info = _read_function(metric_function(loss_func) or loss_func)
+    if not is_fastai(loss_func, "Metric"):
         return info
-    return replace(info, name=loss_func.name, like=info.name if info.metric else "")
+    if is_fastai(loss_func, "AvgMetric"):
+        return replace(info, in_object=True)
+    name = loss_func.name.replace("<lambda>", "lambda")
+    return replace(info, in_object=True, name=name, like=info.name if info.metric else "")
 
 
 def _read_function(loss_func) -> LossInfo:
