@@ -93,9 +93,14 @@ class _TakeLogits(Callback):
     """Take the logits out of what the model returned, after the callbacks that change it."""
 
     order = 100
+    problem = None  # what is wrong with an output, before fastai adds to the message
 
     def after_pred(self):
-        self.learn.pred = _logits_of(self.pred)
+        try:
+            self.learn.pred = _logits_of(self.pred)
+        except ValueError as e:
+            self.problem = str(e)
+            raise
 
 
 # %% ../nbs/reference/predict.ipynb #b23cc043
@@ -143,6 +148,23 @@ def _can_be_read(file: str | Path) -> bool:
     return True
 
 
+def _gathered(
+    learn: Learner,
+    batches: OrderedBatches,
+) -> tuple:  # logits; targets, or None
+    """Return what the model gives for some batches, with all callbacks of the learner."""
+    take_logits = _TakeLogits()
+    cbs = [_HideTargets(), take_logits]
+    batches.may_be_dicts = type(learn)._split is not Learner._split
+    try:
+        # The batches are in order already.
+        return learn.get_preds(dl=batches, act=noop, reorder=False, cbs=cbs)
+    except ValueError:
+        if take_logits.problem is None:
+            raise
+        raise ValueError(take_logits.problem) from None
+
+
 def _outputs(
     learn: Learner,
     batches: OrderedBatches,
@@ -153,9 +175,7 @@ def _outputs(
         with _restored(learn):
             if isinstance(batches.loader, PixelDL) and not _callbacks_matter(learn):
                 return _bare_forward_pass(learn, batches.loader)
-            # The batches are in order already.
-            cbs = [_HideTargets(), _TakeLogits()]
-            return learn.get_preds(dl=batches, act=noop, reorder=False, cbs=cbs)
+            return _gathered(learn, batches)
     except (OSError, SyntaxError) as e:
         files = [item for item in items or [] if isinstance(item, (str, Path))]
         broken = next((file for file in files if not _can_be_read(file)), None)

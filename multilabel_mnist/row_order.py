@@ -22,6 +22,8 @@ from torch.utils.data import (
 )
 from torch.utils.data import DataLoader as TorchDataLoader
 
+from .checks import describe
+
 # %% ../nbs/reference/row_order.ipynb #9c9932d3
 _LIBRARIES = ("fastai", "torch", "multilabel_mnist")
 _ORDERING_METHODS = ("sample", "create_batches", "chunkify")
@@ -119,6 +121,7 @@ class OrderedBatches:
         self.positions = positions
         self.reason = reason
         self.is_checked = is_checked
+        self.may_be_dicts = False  # for a learner that takes a dict apart
 
     def __len__(self) -> int:
         return len(self.loader)
@@ -140,7 +143,19 @@ class OrderedBatches:
                 batch, is_in_order = batch
                 if not is_in_order:
                     self.forget("its collate_fn changes the order or the number of the samples")
-            yield batch if isinstance(batch, (tuple, list, Mapping)) else (batch,)
+            yield self._as_tuple(batch)
+
+    def _as_tuple(self, batch):
+        """Return a batch as what fastai takes apart; ValueError for a dict."""
+        if isinstance(batch, (tuple, list)) or (isinstance(batch, Mapping) and self.may_be_dicts):
+            return batch
+        if isinstance(batch, Mapping):
+            raise ValueError(
+                f"expected batches of inputs and targets, got {describe(batch)} with "
+                f"{', '.join(map(repr, batch))}; give the DataLoader a collate_fn that returns a "
+                "tuple, which is what fastai takes apart"
+            )
+        return (batch,)
 
 
 # %% ../nbs/reference/row_order.ipynb #1745781c

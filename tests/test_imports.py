@@ -37,7 +37,7 @@ BUILT_ON = {
     "calibrate": ("checks",),
     "inference": ("calibrate", "lazy"),
     "items": ("batches", "checks"),
-    "row_order": (),
+    "row_order": ("checks",),
     "predict": ("inference", "losses", "items", "row_order"),
     "draw": ("checks",),
     "verdicts": ("draw", "labels"),

@@ -1,9 +1,19 @@
 """sigmoid_preds on items, containers, learners and mistakes that the chapters do not show."""
 
+import warnings
+from collections import OrderedDict, namedtuple
+from dataclasses import dataclass
+from functools import partial
+from types import SimpleNamespace
+
 import numpy as np
 import pandas as pd
 import pytest
+import timm.loss
 import torch
+import torch.nn.functional as F
+import torchvision
+from fastai.losses import BCEWithLogitsLossFlat
 from fastai.text.all import (
     AWD_LSTM,
     TextDataLoaders,
@@ -30,6 +40,7 @@ from fastai.vision.all import (
 )
 from PIL import Image
 
+from multilabel_mnist.calibrate import SigmoidCalibrator
 from multilabel_mnist.data import DigitDataLoaders, digits_path
 from multilabel_mnist.inference import sigmoid_preds
 from multilabel_mnist.labels import BCEOneHotLossFlat, to_multilabel
@@ -254,3 +265,289 @@ def test_one_output_for_one_question():
     learn = Learner(dls, nn.Linear(4, 1), loss_func=nn.BCEWithLogitsLoss())
     preds = sigmoid_preds(learn, dl="valid")
     assert preds.targs.tolist() == [[0.0], [1.0]] * 3
+
+
+# ---- names and thresholds
+
+
+def vectors(n_classes=3, n=9, dtype=torch.float32):
+    torch.manual_seed(3)
+    targets = torch.eye(n_classes)[torch.arange(n) % n_classes]
+    return torch.utils.data.TensorDataset(torch.randn(n, 4, dtype=dtype), targets.to(dtype))
+
+
+def vector_learner(loss_func, n_classes=3, model=None, dtype=torch.float32, dataset=None):
+    dataset = dataset or vectors(n_classes, dtype=dtype)
+    dls = DataLoaders.from_dsets(dataset, dataset, bs=4, num_workers=0)
+    torch.manual_seed(1)
+    model = model or nn.Linear(4, n_classes, dtype=dtype)
+    return Learner(dls, model, loss_func=loss_func)
+
+
+@pytest.mark.parametrize("names", [["cat", "dog"], ("a", "b", "c"), np.array(["x", "y", "z", "w"])])
+def test_vocab_for_a_learner_without_one(names):
+    learn = vector_learner(nn.BCEWithLogitsLoss(), len(names))
+    assert sigmoid_preds(learn).vocab == [str(c) for c in range(len(names))]
+    preds = sigmoid_preds(learn, vocab=names)
+    assert preds.vocab == list(names)
+    assert list(preds.to_frame().columns[3:]) == list(names)
+    with pytest.raises(ValueError, match="class names"):
+        sigmoid_preds(learn, vocab=[*names, "one more"])
+
+
+@pytest.mark.parametrize("names", [["cat", "dog"], ("a", "b", "c")])
+def test_classes_of_a_data_set_are_found(names):
+    dataset = vectors(len(names))
+    dataset.classes = names
+    learn = vector_learner(nn.BCEWithLogitsLoss(), len(names), dataset=dataset)
+    assert sigmoid_preds(learn).vocab == list(names)
+    part = torch.utils.data.DataLoader(torch.utils.data.Subset(dataset, [3, 1]), 2)
+    assert sigmoid_preds(learn, dl=part).vocab == list(names)
+    dataset.classes = [*names, "one more"]  # not those of the model's outputs
+    assert sigmoid_preds(learn).vocab == [str(c) for c in range(len(names))]
+
+
+@pytest.mark.parametrize("thresh", [0.1, 0.5, 0.9])
+@pytest.mark.parametrize("n_classes", [1, 3, 5])
+@pytest.mark.parametrize("loss", [BCEWithLogitsLossFlat, BCEOneHotLossFlat])
+def test_the_threshold_of_the_loss_is_honored(loss, n_classes, thresh):
+    learn = vector_learner(loss(thresh=thresh), n_classes)
+    preds = sigmoid_preds(learn)
+    assert preds.threshold == thresh
+    with learn.no_bar():
+        decoded = learn.get_preds(with_decoded=True)[2]
+    assert preds.fires.equal(decoded.bool().reshape(preds.fires.shape))
+    assert sigmoid_preds(learn, threshold=0.4).threshold == 0.4
+    identity = SigmoidCalibrator("softmax").fit(5 * torch.eye(3), torch.arange(3))
+    if n_classes == 3:
+        assert sigmoid_preds(learn, calibrator=identity).threshold == 0.5
+
+
+def test_a_loss_without_a_threshold_means_one_half():
+    class Margin(nn.Module):
+        thresh = 7.0  # something else than a threshold: this loss decides nothing
+
+        def forward(self, z, y):
+            return nn.functional.binary_cross_entropy_with_logits(z, y)
+
+    for loss_func in (Margin(), nn.BCEWithLogitsLoss(), nn.functional.mse_loss):
+        learn = vector_learner(loss_func)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            assert sigmoid_preds(learn).threshold == 0.5
+
+
+# ---- which losses are warned of
+
+
+class OwnBCE(nn.Module):
+    def forward(self, z, y):
+        return F.binary_cross_entropy_with_logits(z, y.to(z.dtype))
+
+
+class OwnFocal(nn.Module):
+    def __init__(self, gamma=2.0):
+        super().__init__()
+        self.gamma = gamma
+
+    def forward(self, z, y):
+        bce = F.binary_cross_entropy_with_logits(z, y.to(z.dtype), reduction="none")
+        return ((1 - torch.exp(-bce)) ** self.gamma * bce).sum(1).mean()
+
+
+class OneHotInside:
+    def __call__(self, z, y):
+        return F.binary_cross_entropy_with_logits(z, F.one_hot(y, z.shape[1]).to(z.dtype))
+
+
+def log_by_hand(z, y):
+    p = z.sigmoid()
+    return -(y * (p + 1e-7).log() + (1 - y) * (1 - p + 1e-7).log()).mean()
+
+
+def smoothed(z, y, amount):
+    return F.binary_cross_entropy_with_logits(z, y * (1 - amount) + amount / 2)
+
+
+def gamma_first(gamma, z, y):
+    return OwnFocal(gamma)(z, y)
+
+
+def focal_mean(z, y):
+    return torchvision.ops.sigmoid_focal_loss(z, y, reduction="mean")
+
+
+SIGMOID_LOSSES = {
+    "torch": nn.BCEWithLogitsLoss(),
+    "torch, weighted": nn.BCEWithLogitsLoss(pos_weight=torch.tensor(3.0)),
+    "torch, soft margin": nn.MultiLabelSoftMarginLoss(),
+    "fastai": BCEWithLogitsLossFlat(),
+    "ours": BCEOneHotLossFlat(),
+    "timm": timm.loss.BinaryCrossEntropy(),
+    "timm, smoothed": timm.loss.BinaryCrossEntropy(smoothing=0.2, target_threshold=0.2),
+    "timm, asymmetric": timm.loss.AsymmetricLossMultiLabel(),
+    "torchvision": torchvision.ops.sigmoid_focal_loss,
+    "torchvision in a partial": partial(torchvision.ops.sigmoid_focal_loss, reduction="mean"),
+    "torchvision in a function": focal_mean,
+    "own": OwnBCE(),
+    "own focal": OwnFocal(),
+    "own of labels": OneHotInside(),
+    "own by hand": log_by_hand,
+    "own, smoothed": partial(smoothed, amount=0.2),
+    "own, gamma first": partial(gamma_first, 1.5),
+    "own lambda": lambda z, y: F.binary_cross_entropy_with_logits(z, y, reduction="sum"),
+    "own of the output": lambda out, y: F.binary_cross_entropy_with_logits(out.logits, y),
+    "own of a dict": lambda out, y: F.binary_cross_entropy_with_logits(out["logits"], y),
+}
+
+
+def warnings_of(learn, **kwargs):
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        sigmoid_preds(learn, **kwargs)
+    return [str(w.message) for w in caught]
+
+
+@pytest.mark.parametrize("loss_func", SIGMOID_LOSSES.values(), ids=SIGMOID_LOSSES)
+@pytest.mark.parametrize("n_classes", [1, 2, 3, 10])
+def test_no_warning_for_a_loss_that_trains_sigmoids(loss_func, n_classes):
+    if n_classes == 1 and isinstance(loss_func, OneHotInside):
+        pytest.skip("one class has no labels")
+    for dtype in (torch.float32, torch.float64):
+        assert warnings_of(vector_learner(loss_func, n_classes, dtype=dtype)) == []
+
+
+def cross_entropy_with_penalty(z, y):
+    return F.cross_entropy(z, y) + 0.1 * z.logsumexp(1).square().mean()
+
+
+def own_focal_softmax(z, y):
+    ce = F.cross_entropy(z, y, reduction="none")
+    return ((1 - torch.exp(-ce)) ** 2 * ce).mean()
+
+
+OTHER_LOSSES = {
+    "cross-entropy": (nn.CrossEntropyLoss(), "CrossEntropyLoss trains the softmax"),
+    "in a partial": (partial(F.cross_entropy, reduction="sum"), "cross_entropy trains the softmax"),
+    "own": (own_focal_softmax, "own_focal_softmax trains the softmax"),
+    "timm": (timm.loss.SoftTargetCrossEntropy(), "SoftTargetCrossEntropy trains the softmax"),
+    "of the output": (
+        partial(lambda out, y: F.cross_entropy(out.logits, y)),
+        "lambda trains the softmax",
+    ),
+    "with a penalty": (cross_entropy_with_penalty, "got cross_entropy_with_penalty"),
+    "a distance": (nn.MSELoss(), "got MSELoss"),
+    "a distance in a partial": (partial(partial(F.smooth_l1_loss), beta=2.0), "got smooth_l1_loss"),
+}
+
+
+@pytest.mark.parametrize("loss_func, message", OTHER_LOSSES.values(), ids=OTHER_LOSSES)
+@pytest.mark.parametrize("n_classes", [2, 3, 10])
+def test_a_warning_names_the_loss_as_its_author_does(loss_func, message, n_classes):
+    (warning,) = warnings_of(vector_learner(loss_func, n_classes))
+    assert message in warning
+    assert "partial" not in warning
+
+
+# ---- what a model may return
+
+Output = namedtuple("Output", "loss logits")
+
+
+class HFOutput(OrderedDict):
+    """As transformers' ModelOutput: a dict that also has attributes."""
+
+    def __getattr__(self, name):
+        return self[name] if name in self else super().__getattribute__(name)
+
+
+@dataclass
+class DataOutput:
+    logits: torch.Tensor
+    hidden_states: tuple = ()
+
+
+WITH_LOGITS = {
+    "a dict": lambda z: {"logits": z},
+    "more in the dict": lambda z: {"loss": None, "logits": z, "hidden": (z, z[:, :1])},
+    "ModelOutput": lambda z: HFOutput(logits=z, past=None),
+    "named tuple": lambda z: Output(None, z),
+    "dataclass": lambda z: DataOutput(z, (z,)),
+    "namespace": lambda z: SimpleNamespace(logits=z),
+    "one in a tuple": lambda z: (z,),
+    "one in a list": lambda z: [z],
+}
+
+
+@pytest.mark.parametrize("change", WITH_LOGITS.values(), ids=WITH_LOGITS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("n_classes", [1, 3])
+def test_outputs_with_logits_are_understood(change, dtype, n_classes):
+    class Model(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.linear = nn.Linear(4, n_classes, dtype=dtype)
+
+        def forward(self, x):
+            return change(self.linear(x))
+
+    learn = vector_learner(
+        lambda out, y: F.binary_cross_entropy_with_logits(out.logits, y),
+        n_classes,
+        Model(),
+        dtype,
+    )
+    preds = sigmoid_preds(learn)
+    x, y = learn.dls.valid_ds.tensors
+    with torch.no_grad():
+        torch.testing.assert_close(preds.logits, learn.model.cpu().linear(x).float())
+    assert preds.targs.equal(y.float())
+
+
+@pytest.mark.parametrize("change", WITH_LOGITS.values(), ids=WITH_LOGITS)
+def test_outputs_with_logits_of_images(digits, array, change):
+    learn = Learner(digits, Changed(change), loss_func=BCEOneHotLossFlat())
+    plain = Learner(digits, Changed(noop), loss_func=BCEOneHotLossFlat())
+    torch.testing.assert_close(
+        sigmoid_preds(learn, array).logits, sigmoid_preds(plain, array).logits
+    )
+
+
+WITHOUT_LOGITS = {
+    "tuple": (lambda z: (z, z), "got a tuple of 2; .*learn.pred = self.pred.0."),
+    "features of None": (lambda z: (z, None), "got a tuple of 2"),
+    "dict": (lambda z: {"out": z, "aux": z}, "got a dict of 2 with 'out', 'aux'; .*pred.'out'."),
+    "None": (lambda z: None, "got None"),
+}
+
+
+@pytest.mark.parametrize("change, message", WITHOUT_LOGITS.values(), ids=WITHOUT_LOGITS)
+@pytest.mark.parametrize("has_callback", [True, False])
+def test_other_outputs_get_one_sentence(digits, array, change, message, has_callback):
+    cbs = [Callback()] if has_callback else None
+    learn = Learner(digits, Changed(change), loss_func=BCEOneHotLossFlat(), cbs=cbs)
+    with pytest.raises(ValueError, match="^expected the model to return one tensor .*" + message):
+        sigmoid_preds(learn, array)
+
+
+class TakeFirst(Callback):
+    order = 50
+
+    def after_pred(self):
+        self.learn.pred = self.pred[0]
+
+
+def test_the_offered_callback_takes_the_logits_out(digits, array):
+    changed = Changed(lambda z: (z, None))
+    learn = Learner(digits, changed, loss_func=BCEOneHotLossFlat(), cbs=TakeFirst())
+    plain = Learner(digits, Changed(noop), loss_func=BCEOneHotLossFlat())
+    torch.testing.assert_close(
+        sigmoid_preds(learn, array).logits, sigmoid_preds(plain, array).logits
+    )
+
+
+@pytest.mark.parametrize("batch", [{"x": 1, "y": 2}, {"pixel_values": torch.zeros(2, 4)}])
+def test_batches_that_are_dicts_get_one_sentence(batch):
+    learn = vector_learner(nn.BCEWithLogitsLoss())
+    with pytest.raises(ValueError, match="expected batches .*got a dict of .*'.*collate_fn"):
+        sigmoid_preds(learn, dl=[batch])
