@@ -10,10 +10,14 @@ import warnings
 from collections.abc import Callable
 from copy import copy, deepcopy
 from dataclasses import dataclass
+from inspect import signature
 from types import SimpleNamespace
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from fastai.callback.core import Callback
+from fastai.callback.tracker import TrackerCallback
 from fastai.data.all import (
     Categorize,
     DataLoaders,
@@ -25,17 +29,42 @@ from fastai.data.all import (
     TfmdDL,
     TfmdLists,
     Transform,
-    noop,
 )
-from fastai.learner import Learner, defaults
+from fastai.learner import Learner, Recorder, ValueMetric
 from fastai.losses import BCEWithLogitsLossFlat, CrossEntropyLossFlat
-from fastai.metrics import accuracy, accuracy_multi, error_rate
+from fastai.metrics import (
+    AccumMetric,
+    ActivationType,
+    APScoreBinary,
+    APScoreMulti,
+    BrierScore,
+    BrierScoreMulti,
+    F1Score,
+    F1ScoreMulti,
+    FBeta,
+    FBetaMulti,
+    HammingLoss,
+    HammingLossMulti,
+    Jaccard,
+    JaccardMulti,
+    Precision,
+    PrecisionMulti,
+    Recall,
+    RecallMulti,
+    RocAuc,
+    RocAucBinary,
+    RocAucMulti,
+    accuracy,
+    accuracy_multi,
+    error_rate,
+    skm,
+)
 from fastai.optimizer import OptimWrapper
 from fastai.torch_core import TensorCategory, TensorMultiCategory, to_detach
 from torch import Tensor, nn
 
 from multilabel_mnist.checks import check_count, check_targets
-from multilabel_mnist.labels import as_list, exact_match, one_hot
+from multilabel_mnist.labels import exact_match, one_hot
 
 
 # %% ../nbs/reference/convert.ipynb #a781833b
@@ -161,13 +190,36 @@ def _check_kind(
 
 
 # %% ../nbs/reference/convert.ipynb #4cd25709
+class _ListOfOne:
+    """Return a list of an item's label; an empty one for a label that is not among `names`."""
+
+    def __init__(
+        self,
+        names=None,  # class names; None: any label counts
+    ):
+        self.names = names
+        self.__name__ = "list_of_one"  # a Transform shows it
+
+    def __call__(self, o) -> list:
+        if self.names is None or o in self.names:
+            return [o]
+        return []
+
+
+def _real_names(categorize: Categorize) -> list:
+    """Return the vocab without the `#na#` that fastai puts in front if `add_na` is set."""
+    names = list(categorize.vocab)
+    return names[1:] if categorize.add_na else names
+
+
 def _multilabel_steps(categorize: Categorize) -> list[Transform]:
     """Return the steps from one label to a target, for the same vocab in the same order."""
-    vocab = list(categorize.vocab)
+    names = _real_names(categorize)
+    add_na = categorize.add_na
     return [
-        Transform(as_list(noop), order=1),
-        MultiCategorize(vocab=vocab),
-        OneHotEncode(len(vocab)),
+        Transform(_ListOfOne(frozenset(names) if add_na else None), order=1),
+        MultiCategorize(vocab=names, add_na=add_na),
+        OneHotEncode(len(categorize.vocab)),
     ]
 
 
@@ -178,12 +230,16 @@ class _OnlyLabel:
     def __init__(
         self,
         vocab=None,  # of targets (C,); None: items are lists of labels
+        no_label=None,  # the class of an item that has no label; None: an error
     ):
         self.vocab = vocab
+        self.no_label = no_label
         self.__name__ = "only_label"  # a Transform shows it
 
     def __call__(self, o):
         labels = self._labels(o)
+        if not labels and self.no_label is not None:
+            return self.no_label
         if len(labels) == 1:
             return labels[0]
         hint = ""
@@ -194,9 +250,11 @@ class _OnlyLabel:
         )
 
     def _labels(self, o) -> list:
-        if self.vocab is None:
-            return list(o)
-        return [label for label, value in zip(self.vocab, o, strict=True) if value == 1]
+        if self.vocab is not None:
+            return [label for label, value in zip(self.vocab, o, strict=True) if value == 1]
+        if isinstance(o, str):
+            return list(o)  # also letters that occur twice: "11" is not the label "1"
+        return [label for label in dict.fromkeys(o) if label != self.no_label]
 
 
 # %% ../nbs/reference/convert.ipynb #9e821b5a
@@ -204,10 +262,15 @@ def _multiclass_steps(categorize: Categorize) -> list[Transform]:
     """Return the steps from one label, in a list or a target, to its class index."""
     if not _makes_targets(categorize):
         return [categorize]  # OneHot made the targets, and the copy does without it
-    to_index = Categorize(vocab=list(categorize.vocab), sort=False)
+    names = _real_names(categorize)
+    to_index = Categorize(vocab=names, sort=False, add_na=categorize.add_na)
     to_index.setup()
-    vocab = to_index.vocab if isinstance(categorize, EncodedMultiCategorize) else None
-    return [Transform(_OnlyLabel(vocab), order=1), to_index]
+    is_encoded = isinstance(categorize, EncodedMultiCategorize)
+    only_label = _OnlyLabel(
+        vocab=to_index.vocab if is_encoded else None,
+        no_label=to_index.vocab[0] if categorize.add_na else None,
+    )
+    return [Transform(only_label, order=1), to_index]
 
 
 # %% ../nbs/reference/convert.ipynb #407f4154
@@ -292,6 +355,18 @@ def _convert_loaders(
     return new
 
 
+# %% ../nbs/reference/convert.ipynb #c0ffee02
+def _copy_or_share(o, memo: dict):
+    """Return a copy of an object, or the object itself if it cannot be copied."""
+    attempt = dict(memo)  # an attempt that fails leaves unfinished copies here
+    try:
+        new = deepcopy(o, attempt)
+    except Exception:  # anyone's code, which may raise anything when it is copied
+        return o
+    memo.update(attempt)
+    return new
+
+
 # %% ../nbs/reference/convert.ipynb #0dd75706
 _MULTILABEL_METRICS = {
     accuracy: (exact_match, accuracy_multi),
@@ -304,6 +379,50 @@ def _metric_func(metric):
     """Return the function that a metric computes, such as `accuracy`, or None."""
     func = getattr(metric, "func", None)
     return getattr(func, "func", func)  # the one inside a partial
+
+
+# %% ../nbs/reference/convert.ipynb #c0ffee05
+_TWINS = {  # what scikit-learn computes: metrics of labels, and the one of targets
+    skm.average_precision_score: ([APScoreBinary], APScoreMulti),
+    skm.brier_score_loss: ([BrierScore], BrierScoreMulti),
+    skm.f1_score: ([F1Score], F1ScoreMulti),
+    skm.fbeta_score: ([FBeta], FBetaMulti),
+    skm.hamming_loss: ([HammingLoss], HammingLossMulti),
+    skm.jaccard_score: ([Jaccard], JaccardMulti),
+    skm.precision_score: ([Precision], PrecisionMulti),
+    skm.recall_score: ([Recall], RecallMulti),
+    skm.roc_auc_score: ([RocAuc, RocAucBinary], RocAucMulti),
+}
+
+
+def _reads_labels(metric: AccumMetric) -> bool:
+    """Say whether a metric compares with labels (N,) instead of targets (N, C)."""
+    return metric.flatten or metric.activation == ActivationType.Softmax
+
+
+def _twin(metric: AccumMetric, make: Callable, n_classes: int) -> AccumMetric:
+    """Return the metric that `make` makes, with the name and the settings of another one."""
+    accepted = signature(make).parameters
+    settings = {name: value for name, value in metric.kwargs.items() if name in accepted}
+    if settings.get("average") == "binary":
+        settings["average"] = "macro"
+        if n_classes == 2:
+            settings["labels"] = [settings["pos_label"]]
+    twin = make(**settings)
+    twin.name = metric.name
+    return twin
+
+
+def _twins(metric, multilabel: bool, n_classes: int) -> list[AccumMetric]:
+    """Return the counterparts of one of fastai's metrics for the new targets, if it has any."""
+    func = _metric_func(metric)
+    if not isinstance(metric, AccumMetric) or func not in _TWINS:
+        return []
+    if _reads_labels(metric) != multilabel:
+        return []  # of the new kind already
+    of_labels, of_targets = _TWINS[func]
+    makers = [of_targets] if multilabel else of_labels
+    return [_twin(metric, make, n_classes) for make in makers]
 
 
 # %% ../nbs/reference/convert.ipynb #72ccb8ae
@@ -322,7 +441,9 @@ def _made_up_batch(
 
 def _works(metric, pred: Tensor, targ: Tensor) -> bool:
     """Try a metric on one batch, and say whether it can compare such predictions and targets."""
-    trial = deepcopy(metric)
+    if isinstance(metric, ValueMetric):
+        return True  # it compares nothing; a callback computes the value during training
+    trial = _copy_or_share(metric, {})
     learn = SimpleNamespace(
         pred=pred, y=targ, yb=(targ,), xb=(pred,), loss=pred.mean(), to_detach=to_detach
     )
@@ -337,23 +458,40 @@ def _works(metric, pred: Tensor, targ: Tensor) -> bool:
 
 
 # %% ../nbs/reference/convert.ipynb #7a3c293d
+@dataclass
+class _NewMetrics:
+    """Hold what became of a learner's metrics."""
+
+    kept: list  # metrics that can read the new targets
+    names: dict[str, str]  # from the name of a metric to the name of what replaces it
+    dropped: list[str]  # names of metrics that cannot read the new targets
+
+
 def _translate_metrics(
     metrics,  # fastai's, of the learner to convert
-    table: dict,  # from a function to the functions that replace it
-    pred: Tensor,
-    targ: Tensor,
-) -> tuple[list, list[str]]:  # the new metrics, and the names of those dropped
+    n_classes: int,  # C
+    multilabel: bool,  # whether the new learner is
+    memo: dict,  # of deepcopy
+) -> _NewMetrics:
     """Return metrics that can read the new targets, and the names of the others."""
-    kept, dropped = [], []
+    table = _MULTILABEL_METRICS if multilabel else _MULTICLASS_METRICS
+    pred, targ = _made_up_batch(n_classes, multilabel)
+    new = _NewMetrics([], {}, [])
+    present = [_metric_func(metric) for metric in metrics]
     for metric in metrics:
         replacements = table.get(_metric_func(metric))
         if replacements:
-            kept += [o for o in replacements if o not in kept]
-        elif _works(metric, pred, targ):
-            kept.append(deepcopy(metric))
+            new.kept += [o for o in replacements if o not in [*new.kept, *present]]
+            new.names.setdefault(metric.name, replacements[0].__name__)
+            continue
+        candidates = [*_twins(metric, multilabel, n_classes), _copy_or_share(metric, memo)]
+        fitting = [o for o in candidates if _works(o, pred, targ)]
+        if fitting:
+            new.kept.append(fitting[0])
+            new.names.setdefault(metric.name, fitting[0].name)
         else:
-            dropped.append(metric.name)
-    return kept, dropped
+            new.dropped.append(metric.name)
+    return new
 
 
 # %% ../nbs/reference/convert.ipynb #4f90e15b
@@ -385,9 +523,8 @@ def _convert_loss(
 
 
 # %% ../nbs/reference/convert.ipynb #61c66e3e
-def _copy_model(model: nn.Module) -> nn.Module:
+def _copy_model(model: nn.Module, memo: dict) -> nn.Module:
     """Copy a model so that it shares no weights with the original."""
-    memo = {}
     for module in model.modules():
         for value in vars(module).values():
             if isinstance(value, Tensor) and not value.is_leaf:
@@ -396,13 +533,66 @@ def _copy_model(model: nn.Module) -> nn.Module:
 
 
 # %% ../nbs/reference/convert.ipynb #50aeff62
-def _copy_callback(callback, memo: dict):
-    """Copy a callback; those that every Learner gets are made anew."""
-    if type(callback) in defaults.callbacks:
-        return type(callback)()
-    return deepcopy(callback, memo)
+def _copy_callbacks(callbacks, memo: dict) -> list:
+    """Copy callbacks with their settings; they share what cannot be copied, such as a lock."""
+    new = [object.__new__(type(callback)) for callback in callbacks]
+    memo.update({id(old): copied for old, copied in zip(callbacks, new, strict=True)})
+    for old, copied in zip(callbacks, new, strict=True):
+        for name, value in vars(old).items():
+            if name not in old._stateattrs:  # fastai's list of what training leaves behind
+                vars(copied)[name] = _copy_or_share(value, memo)
+        if isinstance(copied, Recorder):
+            vars(copied).pop("metric_names", None)
+        if isinstance(copied, TrackerCallback):
+            copied.best = None
+    return new
 
 
+# %% ../nbs/reference/convert.ipynb #c0ffee09
+def _lower_is_better(name: str) -> bool:
+    """Say whether fastai's TrackerCallback takes a lower value under this name for better."""
+    return "loss" in name or "error" in name
+
+
+def _monitor(callback, name: str, comp=None) -> None:
+    """Make a callback monitor another value; `comp` says what is better, None: as before."""
+    callback.monitor = name
+    if comp is None or comp is vars(callback).get("comp"):
+        return
+    callback.comp = comp
+    callback.min_delta *= -1  # fastai keeps it negative for np.less
+
+
+def _reversed_comp(callback, name: str, new_name: str):
+    """Return the opposite comparison if it takes one to monitor `new_name`, else None."""
+    if not isinstance(callback, TrackerCallback):
+        return None
+    if _lower_is_better(name) == _lower_is_better(new_name):
+        return None
+    return np.greater if callback.comp is np.less else np.less
+
+
+def _translate_monitor(callback, metrics: _NewMetrics) -> str:
+    """Make a callback monitor what replaces its metric; return what to warn about, or ''."""
+    monitor = vars(callback).get("monitor")
+    if not isinstance(monitor, str):
+        return ""
+    for prefix in ("", "train_", "valid_"):  # a Recorder of both sets puts them in front
+        name = monitor.removeprefix(prefix)
+        if prefix + name != monitor:
+            continue
+        if name in metrics.names:
+            new_name = metrics.names[name]
+            _monitor(callback, prefix + new_name, _reversed_comp(callback, name, new_name))
+            return ""
+        if name in metrics.dropped:
+            comp = np.less if isinstance(callback, TrackerCallback) else None
+            _monitor(callback, "valid_loss", comp)
+            return f"{callback} monitors valid_loss now, because {name} was dropped"
+    return ""
+
+
+# %% ../nbs/reference/convert.ipynb #c0ffee0c
 def _check_optimizer(learn: Learner) -> None:
     """Raise a ValueError if the optimizer holds on to the original's weights."""
     if isinstance(learn.opt_func, OptimWrapper):
@@ -413,33 +603,44 @@ def _check_optimizer(learn: Learner) -> None:
         )
 
 
+def _callback_of(method) -> Callback | None:
+    """Return the callback whose method this is; a fit that was interrupted leaves such methods."""
+    owner = getattr(method, "__self__", None)
+    return owner if isinstance(owner, Callback) else None
+
+
 # %% ../nbs/reference/convert.ipynb #adb52a5b
 def _convert_learner(
     learn: Learner,
     dls: DataLoaders,  # converted ones
     loss_class: type,  # of the new loss
-    metrics: dict,  # _MULTILABEL_METRICS or _MULTICLASS_METRICS
 ) -> Learner:
     """Return a Learner like `learn` over `dls`, with a copy of its model and a new optimizer."""
     _check_optimizer(learn)
-    multilabel = loss_class is BCEWithLogitsLossFlat
     new = copy(learn)
-    new.model = _copy_model(learn.model)
+    memo = {id(learn): new, id(learn.dls): dls}
+    memo.update({id(o): n for o, n in zip(learn.dls.loaders, dls.loaders, strict=True)})
+    new.model = _copy_model(learn.model, memo)
     new.dls = dls
     new.opt = None
-    new.loss_func, loss_warning = _convert_loss(learn.loss_func, loss_class)
-    new.metrics, dropped = _translate_metrics(
-        learn.metrics, metrics, *_made_up_batch(dls.c, multilabel)
-    )
-    memo = {id(learn): None, id(learn.model): new.model, id(learn.dls): dls}
+    if _callback_of(learn.logger):
+        new.logger = print  # fastai's own
+    loss_func = getattr(_callback_of(learn.loss_func), "old_lf", learn.loss_func)  # as MixUp does
+    new.loss_func, loss_warning = _convert_loss(loss_func, loss_class)
+    callbacks = _copy_callbacks(learn.cbs, memo)
+    multilabel = loss_class is BCEWithLogitsLossFlat
+    metrics = _translate_metrics(learn.metrics, dls.c, multilabel, memo)
+    new.metrics = metrics.kept
+    messages = [loss_warning]
+    if metrics.dropped:
+        names = ", ".join(metrics.dropped)
+        messages.append(f"dropped metrics that cannot read the new targets: {names}")
+    messages += [_translate_monitor(callback, metrics) for callback in callbacks]
     new.cbs = L()
-    new.add_cbs([_copy_callback(callback, memo) for callback in learn.cbs])
+    new.add_cbs(callbacks)
     new._end_cleanup()
-    if loss_warning:
-        warnings.warn(loss_warning, stacklevel=3)  # 3: the line that calls to_multilabel
-    if dropped:
-        names = ", ".join(dropped)
-        warnings.warn(f"dropped metrics that cannot read the new targets: {names}", stacklevel=3)
+    for message in filter(None, messages):
+        warnings.warn(message, stacklevel=3)  # 3: the line that calls to_multilabel
     return new
 
 
@@ -449,14 +650,16 @@ def to_multilabel(
 ) -> DataLoaders | Learner:  # multi-label: targets (N, C)
     """Return new multi-label `DataLoaders`, or a new `Learner` with a copy of the model.
 
-    The original is left as it is. The vocab keeps its order. A Learner gets
-    `BCEWithLogitsLossFlat` (unless it has a BCE loss already) and metrics that can read targets.
-    ValueError for data that is multi-label already or has no `CategoryBlock`, TypeError for
-    anything but `DataLoaders` or a `Learner`.
+    The original is left as it is. The vocab keeps its order. The class `#na#` of
+    `CategoryBlock(add_na=True)` becomes a target of zeros. A Learner gets `BCEWithLogitsLossFlat`
+    (unless it has a BCE loss already), metrics that can read targets, such as `F1ScoreMulti` for
+    `F1Score`, and copies of its callbacks, which monitor the new metrics. It warns of class
+    weights and of metrics that are dropped. ValueError for data that is multi-label already or has
+    no `CategoryBlock`, TypeError for anything but `DataLoaders` or a `Learner`.
     """
     if isinstance(o, Learner):
         dls = to_multilabel(o.dls)
-        return _convert_learner(o, dls, BCEWithLogitsLossFlat, _MULTILABEL_METRICS)
+        return _convert_learner(o, dls, BCEWithLogitsLossFlat)
     return _convert_loaders(o, "multi-class", _multilabel_steps, TensorMultiCategory)
 
 
@@ -474,11 +677,12 @@ def to_multiclass(
     """Return new multi-class `DataLoaders`, or a new `Learner`: the inverse of `to_multilabel`.
 
     The original is left as it is. ValueError if an item has no label or several, and for data
-    that is multi-class already.
+    that is multi-class already. A label that an item lists twice counts once, and if the vocab has
+    the class `#na#` of `add_na=True`, it stands for no label.
     """
     if isinstance(o, Learner):
         dls = to_multiclass(o.dls)
-        return _convert_learner(o, dls, CrossEntropyLossFlat, _MULTICLASS_METRICS)
+        return _convert_learner(o, dls, CrossEntropyLossFlat)
     dls = _convert_loaders(o, "multi-label", _multiclass_steps, TensorCategory)
     _check_every_item(dls)
     return dls

@@ -2,14 +2,21 @@
 
 import io
 import pickle
+import threading
 import warnings
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+import torch.nn.functional as F
 from fastai.callback.data import WeightedDL
-from fastai.callback.tracker import SaveModelCallback
+from fastai.callback.tracker import (
+    EarlyStoppingCallback,
+    ReduceLROnPlateau,
+    SaveModelCallback,
+    TrackerCallback,
+)
 from fastai.tabular.all import RandomSplitter, TabularDataLoaders, tabular_learner
 from fastai.text.all import (
     AWD_LSTM,
@@ -19,25 +26,50 @@ from fastai.text.all import (
     text_classifier_learner,
 )
 from fastai.vision.all import (
+    APScoreBinary,
+    BalancedAccuracy,
     BCEWithLogitsLossFlat,
     Callback,
+    Categorize,
     CategoryBlock,
     ClassificationInterpretation,
+    CohenKappa,
     CrossEntropyLossFlat,
+    CSVLogger,
+    CutMix,
     DataBlock,
     DataLoaders,
+    Datasets,
+    EncodedMultiCategorize,
+    F1Score,
+    F1ScoreMulti,
+    FBeta,
+    HammingLoss,
     ImageBlock,
     ImageDataLoaders,
+    Jaccard,
     Learner,
+    MatthewsCorrCoef,
     MixUp,
+    MultiCategorize,
     MultiCategoryBlock,
     OneHotEncode,
     OptimWrapper,
     PILImageBW,
+    Precision,
+    PrecisionMulti,
+    Recall,
+    Recorder,
     Resize,
+    RocAuc,
+    RocAucBinary,
+    RocAucMulti,
+    ShowGraphCallback,
     TensorCategory,
+    TensorImage,
     TensorMultiCategory,
     ToTensor,
+    ValueMetric,
     accuracy,
     accuracy_multi,
     error_rate,
@@ -46,7 +78,11 @@ from fastai.vision.all import (
     nn,
     parent_label,
     plt,
+    set_seed,
+    skm_to_fastai,
+    top_k_accuracy,
 )
+from sklearn import metrics as skm
 from test_labels import KINDS, LABELS, NOT_LABELS
 
 from multilabel_mnist.data import digits_path
@@ -59,6 +95,13 @@ from multilabel_mnist.labels import (
     to_multiclass,
     to_multilabel,
 )
+
+NUMPY_CORE = pytest.mark.filterwarnings("ignore:numpy.core is deprecated")  # fastai's
+
+
+@pytest.fixture(autouse=True)
+def same_numbers():
+    set_seed(42)
 
 
 @pytest.fixture(scope="module")
@@ -344,7 +387,7 @@ def transforms(dls):
     return {id(f) for pipeline in dls.train_ds.tls for f in pipeline.tfms.fs}
 
 
-@pytest.mark.filterwarnings("ignore:numpy.core is deprecated")  # fastai's
+@NUMPY_CORE
 def test_settings_are_kept_and_nothing_is_shared(dls, tmp_path):
     mine = SaveModelCallback(fname="best")
     learn = Learner(
@@ -468,6 +511,537 @@ def test_a_plain_loss_is_replaced_without_a_warning(dls, loss_func):
     with warnings.catch_warnings(action="error"):
         multi = to_multilabel(Learner(dls, linear(), loss_func=loss_func))
     assert type(multi.loss_func).__name__ == "BCEWithLogitsLossFlat"
+
+
+# Small learners on random images, with labels of any kind
+
+
+IMAGES = torch.rand(40, 3, 12, 12, generator=torch.Generator().manual_seed(42))
+WORDS = ("cat", "dog", "owl", "bat", "fox")
+
+
+def small_loaders(labels, *steps):
+    """Return loaders over random images; the first 24 are for training."""
+
+    def image(i):
+        return TensorImage(IMAGES[i])
+
+    def label(i):
+        return labels[i]
+
+    n = len(labels)
+    splits = (list(range(24)), list(range(24, n)))
+    return Datasets(range(n), [[image], [label, *steps]], splits=splits).dataloaders(
+        bs=8, num_workers=0, device=torch.device("cpu")
+    )
+
+
+def small_learner(n_classes=3, path=None, **kwargs):
+    dls = small_loaders((WORDS[:n_classes] * 40)[:40], Categorize())
+    return Learner(dls, small_model(n_classes), path=path, **kwargs)
+
+
+def small_model(n_classes):
+    return nn.Sequential(nn.Flatten(), nn.Linear(3 * 12 * 12, n_classes))
+
+
+class Sure(nn.Module):
+    """Make one output fire in each image, the one that `argmax` finds."""
+
+    def __init__(self, n_classes):
+        super().__init__()
+        self.layers = small_model(n_classes)
+
+    def forward(self, x):
+        surest = self.layers(x).argmax(1)
+        return F.one_hot(surest, self.layers[1].out_features).float() * 20 - 10
+
+
+def values(learn):
+    """Return the metrics of a learner on its validation images."""
+    with learn.no_bar(), learn.no_logging():
+        return list(learn.validate())[1:]
+
+
+def converted(convert, learn, *messages):
+    """Convert a learner, and check that it warns with exactly these messages."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        new = convert(learn)
+    assert [str(w.message) for w in caught] == list(messages)
+    assert {w.filename for w in caught} <= {__file__}, "they point at the line that called"
+    return new
+
+
+def dropped(*names):
+    return f"dropped metrics that cannot read the new targets: {', '.join(names)}"
+
+
+# A class for missing labels
+
+
+@pytest.mark.parametrize("missing", [np.nan, None, pd.NA, "", "cow", "#na#"], ids=str)
+@pytest.mark.parametrize("names", [WORDS[:3], (3, 5), (0.5, 1.5, 2.5, 3.5)], ids=len)
+def test_add_na_gives_a_target_of_zeros_and_back(names, missing):
+    column = pd.Series((list(names) * 40)[:40], dtype=object)
+    column[[3, 24, 30]] = [missing] * 3
+    data = list(column)
+    dls = small_loaders(data, Categorize(vocab=sorted(names), add_na=True))
+    expected = [dls.vocab.o2i[label] for label in data]
+    assert expected[3] == expected[24] == expected[30] == 0 and sum(expected) > 0
+
+    multi = to_multilabel(dls)
+    assert list(multi.vocab) == list(dls.vocab) and multi.c == dls.c == len(names) + 1
+    targets = [y for ds in (multi.train_ds, multi.valid_ds) for _, y in ds]
+    for target, index in zip(targets, expected, strict=True):
+        row = [float(index == i > 0) for i in range(dls.c)]
+        assert target.tolist() == row
+    assert list(multi.valid_ds.decode(multi.valid_ds[0])[1]) == []
+
+    single = to_multiclass(multi)
+    assert list(single.vocab) == list(dls.vocab)
+    indices = [int(y) for ds in (single.train_ds, single.valid_ds) for _, y in ds]
+    assert indices == expected
+    again = to_multilabel(single)
+    assert [y.tolist() for _, y in again.valid_ds] == [y.tolist() for y in targets[24:]]
+
+
+def test_add_na_trains_and_knows_labels_that_are_new():
+    dls = small_loaders((["cat", "dog", np.nan, "owl"] * 10), Categorize(add_na=True))
+    learn = quiet(Learner(dls, small_model(4), metrics=accuracy))
+    multi = quiet(converted(to_multilabel, learn))
+    assert multi.dls.one_batch()[1].shape == (8, 4)
+    back = quiet(converted(to_multiclass, multi))
+    assert list(back.dls.vocab) == list(dls.vocab) == ["#na#", "cat", "dog", "owl"]
+    assert [int(y) for _, y in back.dls.valid_ds] == [int(y) for _, y in dls.valid_ds]
+
+
+def test_a_multi_label_block_with_add_na_can_be_converted():
+    dls = small_loaders(
+        [[], ["cat"], ["dog", "dog"], ["#na#"]] * 10, MultiCategorize(add_na=True), OneHotEncode()
+    )
+    single = to_multiclass(dls)
+    found = [single.vocab[int(y)] for _, y in single.valid_ds]
+    assert found == ["#na#", "cat", "dog", "#na#"] * 4
+
+
+@pytest.mark.parametrize("names", [("", "cat"), (0, 7, 9), (False, True), (1.5, 2.5)], ids=str)
+def test_a_label_of_multi_class_data_is_one_class_whatever_it_is(names):
+    dls = small_loaders((list(names) * 40)[:40], Categorize())
+    multi = to_multilabel(dls)
+    assert list(multi.vocab) == list(dls.vocab)
+    targets = torch.stack([y for _, y in multi.valid_ds])
+    assert class_indices(targets).tolist() == [int(y) for _, y in dls.valid_ds]
+
+
+# Labels that are listed twice
+
+
+@pytest.mark.parametrize("delim", [" ", ";", "|"])
+@pytest.mark.parametrize("times", [1, 2, 5])
+def test_a_label_that_is_listed_twice_counts_once(delim, times):
+    data = [delim.join([name] * times).split(delim) for name in WORDS * 8]
+    dls = small_loaders(data, MultiCategorize(), OneHotEncode())
+    single = to_multiclass(dls)
+    assert [single.vocab[int(y)] for _, y in single.valid_ds] == list(WORDS * 8)[24:]
+    targets = torch.stack([y for _, y in dls.valid_ds])
+    assert class_indices(targets).tolist() == [int(y) for _, y in single.valid_ds]
+
+
+@pytest.mark.parametrize(
+    "labels, said",
+    [
+        (["cat", "dog", "cat"], r"got 2 labels \['cat', 'dog'\]"),
+        ([], r"got 0 labels \[\]"),
+        ("catt", "got 4 labels .* a string is read letter by letter"),
+        ("cc", "got 2 labels .* a string is read letter by letter"),
+    ],
+    ids=str,
+)
+def test_items_without_a_single_label_cannot_be_converted(labels, said):
+    data = [["cat"]] * 39 + [labels]
+    vocab = ["cat", "dog", "c", "a", "t"]
+    with pytest.raises(ValueError, match=f"expected exactly one label per item, {said}"):
+        to_multiclass(small_loaders(data, MultiCategorize(vocab), OneHotEncode()))
+
+
+def test_encoded_items_without_a_single_label_cannot_be_converted():
+    data = [[0.0, 1.0]] * 39 + [[1.0, 1.0]]
+    with pytest.raises(ValueError, match="got 2 labels"):
+        to_multiclass(small_loaders(data, EncodedMultiCategorize(["cat", "dog"])))
+
+
+# What callbacks monitor
+
+
+TRACKERS = (SaveModelCallback, EarlyStoppingCallback, ReduceLROnPlateau, TrackerCallback)
+MONITORED = [
+    (accuracy, "accuracy", "exact_match"),
+    (error_rate, "error_rate", "exact_match"),
+    (F1Score(average="macro"), "f1_score", "f1_score"),
+    (HammingLoss(), "hamming_loss", "hamming_loss"),
+    (accuracy, "valid_loss", "valid_loss"),
+    (accuracy, "train_loss", "train_loss"),
+]
+MONITOR_IDS = [monitor for _, monitor, _ in MONITORED]
+
+
+@NUMPY_CORE
+@pytest.mark.parametrize("fitted", [False, True], ids=["new", "fitted"])
+@pytest.mark.parametrize("metric, monitor, expected", MONITORED, ids=MONITOR_IDS)
+@pytest.mark.parametrize("tracker", TRACKERS)
+def test_callbacks_monitor_the_new_metrics(tracker, metric, monitor, expected, fitted, tmp_path):
+    callback = tracker(monitor=monitor, min_delta=1e-9)
+    learn = small_learner(metrics=metric, cbs=callback, path=tmp_path)
+    if fitted:
+        quiet(learn)
+    multi = converted(to_multilabel, learn)
+    found = getattr(multi, callback.name)
+    lower = "loss" in expected
+    assert found.monitor == expected and callback.monitor == monitor
+    assert (found.comp, found.min_delta) == ((np.less, -1e-9) if lower else (np.greater, 1e-9))
+    assert found.best is None
+    quiet(multi, 2)
+    values = [row[found.idx] for row in multi.recorder.values]
+    assert multi.recorder.metric_names[1 + found.idx] == expected
+    assert found.best == (min(values) if lower else max(values))
+    quiet(learn)  # the original still trains, and monitors what it did
+
+
+@NUMPY_CORE
+@pytest.mark.parametrize("prefix", ["train_", "valid_"])
+@pytest.mark.parametrize("tracker", TRACKERS)
+def test_callbacks_monitor_metrics_of_a_recorder_of_both_sets(tracker, prefix, tmp_path):
+    callback = tracker(monitor=f"{prefix}accuracy")
+    learn = small_learner(metrics=accuracy, cbs=callback, path=tmp_path)
+    learn.recorder.train_metrics = True
+    multi = quiet(converted(to_multilabel, quiet(learn)))
+    assert multi.recorder is not learn.recorder
+    assert getattr(multi, callback.name).monitor == f"{prefix}exact_match"
+    assert f"{prefix}exact_match" in multi.recorder.metric_names
+    assert getattr(converted(to_multiclass, multi), callback.name).monitor == f"{prefix}accuracy"
+
+
+def test_what_a_recorder_called_its_metrics_stays_with_the_original():
+    learn = quiet(small_learner(metrics=accuracy))
+    multi = to_multilabel(learn)
+    assert not hasattr(multi.recorder, "metric_names")
+    assert learn.recorder.metric_names[3] == "accuracy"
+    assert quiet(multi).recorder.metric_names[3] == "exact_match"
+
+
+@pytest.mark.parametrize("monitor", ["exact_match", "accuracy_multi"])
+def test_callbacks_monitor_accuracy_after_to_multiclass(monitor, tmp_path):
+    dls = to_multilabel(small_learner().dls)
+    callback = EarlyStoppingCallback(monitor=monitor, patience=3)
+    metrics = [exact_match, accuracy_multi]
+    learn = quiet(Learner(dls, small_model(3), metrics=metrics, cbs=callback, path=tmp_path))
+    single = quiet(converted(to_multiclass, learn))
+    assert [m.name for m in single.metrics] == ["accuracy"]
+    assert (single.early_stopping.monitor, single.early_stopping.patience) == ("accuracy", 3)
+
+
+@NUMPY_CORE
+def test_a_best_value_does_not_carry_over_to_another_loss(tmp_path):
+    callback = SaveModelCallback(reset_on_fit=False)
+    learn = quiet(small_learner(cbs=callback, path=tmp_path))
+    multi = to_multilabel(learn)
+    assert callback.best < np.inf and multi.save_model.best is None
+    quiet(multi)
+    assert multi.save_model.best == multi.recorder.values[0][1]
+
+
+WITHOUT_TWIN = {
+    "top_k_accuracy": top_k_accuracy,
+    "cohen_kappa_score": CohenKappa(),
+    "balanced_accuracy_score": BalancedAccuracy(),
+    "matthews_corrcoef": MatthewsCorrCoef(),
+}
+
+
+@NUMPY_CORE
+@pytest.mark.parametrize("name, metric", WITHOUT_TWIN.items(), ids=WITHOUT_TWIN)
+@pytest.mark.parametrize("tracker", TRACKERS)
+def test_callbacks_monitor_the_loss_if_a_metric_is_dropped(tracker, name, metric, tmp_path):
+    callback = tracker(monitor=name, min_delta=0.01)
+    learn = small_learner(metrics=[metric, accuracy], cbs=callback, path=tmp_path)
+    said = f"{tracker.__name__} monitors valid_loss now, because {name} was dropped"
+    multi = converted(to_multilabel, learn, dropped(name), said)
+    found = getattr(multi, callback.name)
+    assert (found.monitor, found.comp, found.min_delta) == ("valid_loss", np.less, -0.01)
+    assert [m.name for m in multi.metrics] == ["exact_match", "accuracy_multi"]
+    quiet(multi)
+
+
+def test_one_sentence_names_all_metrics_without_a_twin():
+    learn = small_learner(5, metrics=[*WITHOUT_TWIN.values(), accuracy])
+    multi = converted(to_multilabel, learn, dropped(*WITHOUT_TWIN))
+    assert len(quiet(multi).metrics) == 2
+
+
+class Monitors(Callback):
+    """A callback of one's own that looks up a value by its name."""
+
+    order = Recorder.order + 1
+
+    def __init__(self, monitor):
+        self.monitor = monitor
+
+    def after_epoch(self):
+        names = self.recorder.metric_names[1:]
+        self.found = self.recorder.values[-1][names.index(self.monitor)]
+
+
+@pytest.mark.parametrize("monitor", ["accuracy", "valid_loss", "error_rate"])
+def test_a_callback_of_ones_own_monitors_the_new_metric(monitor):
+    learn = quiet(small_learner(metrics=[accuracy, error_rate], cbs=Monitors(monitor)))
+    multi = quiet(converted(to_multilabel, learn))
+    column = 1 if monitor == "valid_loss" else 2
+    assert multi.monitors.found == multi.recorder.values[0][column]
+
+
+class Counts(Callback):
+    """A callback whose value is shown beside the metrics."""
+
+    order = Recorder.order - 1
+
+    def before_fit(self):
+        self.n = 0
+
+    def after_epoch(self):
+        self.n += 1
+
+    def after_validate(self):
+        self.seen = self.n
+
+    def epochs(self):
+        return self.seen
+
+
+@pytest.mark.parametrize("fitted", [False, True], ids=["new", "fitted"])
+def test_a_value_of_a_callback_comes_from_the_new_one(fitted):
+    counts = Counts()
+    learn = small_learner(metrics=[accuracy, ValueMetric(counts.epochs)])
+    learn.add_cbs([counts, TrackerCallback("epochs")])
+    if fitted:
+        quiet(learn, 3)
+    multi = quiet(converted(to_multilabel, learn), 2)
+    assert [m.name for m in multi.metrics] == ["exact_match", "accuracy_multi", "epochs"]
+    assert multi.metrics[2].func.__self__ is multi.counts
+    assert multi.recorder.values[-1][-1] == multi.tracker.best == 1
+
+
+@pytest.mark.parametrize("monitor", ["memory", 3, None])
+def test_a_monitor_that_is_no_metric_stays(monitor):
+    learn = small_learner(metrics=[accuracy, fussy], cbs=Monitors(monitor))
+    assert converted(to_multilabel, learn, dropped("fussy")).monitors.monitor == monitor
+
+
+# Callbacks that cannot be copied whole
+
+
+class HoldsResources(Callback):
+    """A callback with a lock, an open file, a generator and notes."""
+
+    def __init__(self, path):
+        self.lock = threading.Lock()
+        self.file = path.open("w")
+        self.numbers = (i for i in range(99))
+        self.notes = [0]
+
+    def after_epoch(self):
+        with self.lock:
+            self.notes.append(next(self.numbers))
+            print(self.notes, file=self.file)
+
+
+@pytest.mark.parametrize("convert", [to_multilabel, to_multiclass])
+def test_a_callback_shares_what_cannot_be_copied_and_copies_the_rest(convert, tmp_path):
+    learn = small_learner()
+    if convert is to_multiclass:
+        learn = to_multilabel(learn)
+    mine = HoldsResources(tmp_path / "log.txt")
+    learn.add_cb(mine)
+    quiet(learn)
+    new = converted(convert, learn)
+    copied = new.holds_resources
+    assert copied is not mine and copied.learn is new and mine.learn is learn
+    for name in ("lock", "file", "numbers"):
+        assert getattr(copied, name) is getattr(mine, name)
+    quiet(new)
+    mine.file.close()
+    assert (mine.notes, copied.notes) == ([0, 0], [0, 0, 1])
+
+
+def test_a_csv_logger_that_has_logged_a_fit(tmp_path):
+    learn = small_learner(metrics=accuracy, cbs=CSVLogger(append=True), path=tmp_path)
+    with learn.no_bar():
+        learn.fit(1)
+    multi = converted(to_multilabel, learn)
+    with multi.no_bar():
+        multi.fit(2)
+    log = (tmp_path / "history.csv").read_text().splitlines()
+    assert [line.split(",")[3] for line in log if line.startswith("epoch")] == [
+        "accuracy",
+        "exact_match",
+    ]
+    assert len(log) == 2 + 3
+
+
+class Interrupts(Callback):
+    """Interrupt the first fit, as a reader does who has seen enough."""
+
+    def __init__(self):
+        self.n = 0
+
+    def after_step(self):
+        self.n += 1
+        if self.n == 2:
+            raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("mix", [MixUp, CutMix])
+def test_a_fit_that_was_interrupted_leaves_nothing_behind(mix, tmp_path):
+    cbs = [CSVLogger("first.csv"), mix(), Interrupts()]
+    learn = small_learner(metrics=accuracy, cbs=cbs, path=tmp_path)
+    with learn.no_bar(), pytest.raises(KeyboardInterrupt):
+        learn.fit(1)
+    multi = converted(to_multilabel, learn)
+    assert type(multi.loss_func) is BCEWithLogitsLossFlat
+    multi.csv_logger.fname = "second.csv"
+    with multi.no_bar():
+        multi.fit(2)
+    assert len(multi.csv_logger.read_log()) == 2
+    assert (tmp_path / "first.csv").read_text().count("\n") <= 1  # the names of its metrics
+    cbs[0].file.close()
+
+
+@pytest.mark.parametrize("fitted", [False, True], ids=["new", "fitted"])
+@pytest.mark.parametrize("mix", [MixUp, CutMix])
+def test_images_are_mixed_before_and_after_a_conversion(mix, fitted):
+    learn = small_learner(metrics=accuracy, cbs=mix(0.4))
+    if fitted:
+        quiet(learn)
+    multi = quiet(converted(to_multilabel, learn))
+    mixed = getattr(multi, mix.__name__.lower().replace("mixup", "mix_up").replace("cutm", "cut_m"))
+    assert not mixed.stack_y  # the targets are mixed instead of the losses
+    back = quiet(converted(to_multiclass, multi))
+    assert type(back.loss_func) is CrossEntropyLossFlat and len(back.recorder.values) == 1
+    quiet(learn)
+
+
+@pytest.mark.filterwarnings("ignore:.*non-interactive")
+def test_a_graph_is_shown_after_a_conversion():
+    learn = small_learner(cbs=ShowGraphCallback())
+    with learn.no_logging():
+        learn.fit(2)
+        multi = converted(to_multilabel, learn)
+    with multi.no_logging():
+        multi.fit(2)
+    plt.close("all")
+    assert len(multi.show_graph.nb_batches) == 2
+    assert multi.show_graph.nb_batches is not learn.show_graph.nb_batches
+
+
+class Refers(Callback):
+    """A callback that refers to many things, beside a lock."""
+
+    def __init__(self, learn, other):
+        self.layer = learn.model[1]
+        self.weight = learn.model[1].weight
+        self.loader = learn.dls.valid
+        self.its_learner = learn
+        self.others_method = other.after_epoch
+        self.lock = threading.Lock()
+
+
+def test_a_callback_refers_to_new_layers_loaders_and_callbacks(tmp_path):
+    other = HoldsResources(tmp_path / "log.txt")
+    learn = small_learner()
+    learn.add_cbs([Refers(learn, other), other])
+    multi = to_multilabel(learn)
+    other.file.close()
+    found = multi.refers
+    assert found.layer is multi.model[1] and found.weight is multi.model[1].weight
+    assert found.loader is multi.dls.valid and found.its_learner is multi
+    assert found.others_method.__self__ is multi.holds_resources
+    assert learn.refers.layer is learn.model[1] and learn.refers.learn is learn
+
+
+# Metrics that come in pairs
+
+
+AVERAGED = (F1Score, Precision, Recall, Jaccard, lambda **o: FBeta(beta=0.5, **o))
+
+
+@pytest.mark.filterwarnings("ignore:.*is ill-defined")  # of a class that never fires
+@pytest.mark.parametrize("n_classes", [2, 3, 5])
+@pytest.mark.parametrize("average", ["macro", "micro", "weighted"])
+@pytest.mark.parametrize("make", AVERAGED, ids="F1 precision recall Jaccard FBeta".split())
+def test_twins_agree_where_exactly_one_class_fires(make, average, n_classes):
+    metric = make(average=average)
+    learn = small_learner(n_classes, metrics=metric)
+    learn.model = Sure(n_classes)
+    expected = values(learn)
+    assert 0 < expected[0] < 1
+    multi = converted(to_multilabel, learn)
+    assert [m.name for m in multi.metrics] == [metric.name]
+    torch.testing.assert_close(values(multi), expected)
+    single = converted(to_multiclass, multi)
+    torch.testing.assert_close(values(single), expected)
+
+
+@pytest.mark.parametrize("make", AVERAGED, ids="F1 precision recall Jaccard FBeta".split())
+def test_the_twin_of_a_binary_metric_is_about_class_1(make):
+    learn = small_learner(2, metrics=make())
+    learn.model = Sure(2)
+    multi = converted(to_multilabel, learn)
+    torch.testing.assert_close(values(multi), values(learn))
+
+
+@pytest.mark.parametrize("n_classes", [2, 3, 5])
+def test_other_twins(n_classes):
+    own = skm_to_fastai(skm.recall_score, average="macro", name="my recall")
+    metrics = [HammingLoss(), RocAucBinary() if n_classes == 2 else RocAuc(), own]
+    learn = small_learner(n_classes, metrics=metrics)
+    learn.model = Sure(n_classes)
+    multi = converted(to_multilabel, learn)
+    assert [m.name for m in multi.metrics] == ["hamming_loss", "roc_auc_score", "my recall"]
+    wrong, auc, recall = values(learn)
+    expected = [wrong * 2 / n_classes, auc, recall]  # an error is two wrong outputs of C
+    torch.testing.assert_close(values(multi), expected)
+    single = converted(to_multiclass, multi)
+    torch.testing.assert_close(values(single), [wrong, auc, recall])
+
+
+def test_a_twin_reads_sigmoids_and_not_softmax():
+    learn = small_learner(3, metrics=RocAuc())
+    found = to_multilabel(learn).metrics[0]
+    assert (found.activation, found.name) == (RocAucMulti().activation, "roc_auc_score")
+
+
+def test_average_precision_of_two_classes():
+    multi = converted(to_multilabel, small_learner(2, metrics=APScoreBinary()))
+    assert 0 < values(multi)[0] <= 1
+
+
+def test_metrics_of_the_new_kind_stay_as_they_are():
+    metrics = [exact_match, F1ScoreMulti(thresh=0.3), accuracy, PrecisionMulti(average="samples")]
+    multi = converted(to_multilabel, small_learner(3, metrics=metrics))
+    names = ["exact_match", "f1_score", "accuracy_multi", "precision_score"]
+    assert [m.name for m in multi.metrics] == names
+    assert multi.metrics[1].thresh == 0.3
+    single = converted(to_multiclass, multi, dropped("precision_score"))
+    assert [m.name for m in single.metrics] == ["accuracy", "f1_score"]
+
+
+def test_a_metric_that_cannot_be_copied_is_kept():
+    metric = skm_to_fastai(skm.f1_score, average="macro")
+    metric.lock = threading.Lock()
+    twice = F1ScoreMulti()
+    twice.lock = threading.Lock()
+    multi = converted(to_multilabel, small_learner(3, metrics=[metric, twice]))
+    assert len(values(multi)) == 2
 
 
 # The batch transform and the loss
