@@ -374,7 +374,7 @@ class SigmoidCalibrator:
         Warns if the logits look like probabilities, and for classes that did not converge.
         """
         logits = self._check(logits)
-        targets = targets_like(logits, targs)
+        targets = targets_like(logits, targs).bool()  # a quarter of the memory
         z = self._scaled_part(logits)
         size = torch.maximum(z.amax(0), -z.amin(0)).double().clamp(min=1)
         (slope, bias), converged = _fit_slopes(z, targets, size)

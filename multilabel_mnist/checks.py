@@ -12,6 +12,7 @@ __all__ = [
     "check_labels",
     "check_scores",
     "check_probs",
+    "is_binary",
     "looks_like_probs",
     "warn_if_probs",
     "check_targets",
@@ -170,6 +171,15 @@ _TOO_MANY_BY_CHANCE = 10  # of logits of either sign, all are positive once in 2
 _ROUNDING = 0.005  # of the sum of a row; a sum of probabilities in bfloat16 is off by 0.004 at most
 
 
+def is_binary(
+    values: Tensor,  # of any shape
+) -> bool:
+    """Say whether all values are 0 or 1."""
+    found = values == 0
+    found |= values == 1
+    return bool(found.all())
+
+
 def looks_like_probs(
     scores: Tensor,  # floats without NaN, shape (N, C)
 ) -> bool:
@@ -180,7 +190,7 @@ def looks_like_probs(
     lies within 0.1 of its ends. It is not so if all are equal, or all are 0 or 1.
     """
     low, high = scores.aminmax()
-    if low < 0 or high > 1 or low == high or (scores == scores.bool()).all():
+    if low < 0 or high > 1 or low == high or is_binary(scores):
         return False
     n_classes = scores.shape[1]
     if n_classes >= _TOO_MANY_BY_CHANCE:
@@ -246,7 +256,7 @@ def check_binary_targets(
 ) -> Tensor:  # float32, shape (N, C), only 0s and 1s
     """Return labels or targets as targets; ValueError as `check_targets`, and for fractions."""
     targs = check_targets(targs, shape, name)
-    if (targs == targs.bool()).all():
+    if is_binary(targs):
         return targs
     raise ValueError(f"expected {name} to be 0s and 1s, got fractions between them")
 

@@ -286,8 +286,8 @@ class SigmoidPreds:
     @property
     def verdicts(self) -> np.ndarray:  # N strings
         """Say for each item whether 'none', 'one' or 'several' classes fire."""
-        n_fire = self.fires.sum(1).clamp(max=2)
-        return np.array(VERDICTS)[n_fire.numpy()]
+        n_fire = self.fires.numpy().sum(1)  # torch would make integers of all answers first
+        return np.array(VERDICTS)[n_fire.clip(max=2)]
 
     @property
     def exact(self) -> Tensor | None:  # bool, shape (N,); None without targets
@@ -338,15 +338,15 @@ class SigmoidPreds:
         import pandas as pd
 
         names = []
-        for position, item in zip(self._positions, self.items, strict=True):
+        for position, item in zip(self._positions.tolist(), self.items, strict=True):
             if isinstance(item, (str, Path)):
                 names.append(str(item))
             else:
                 names.append(item if np.isscalar(item) else position)
+        left = {"item": names, "verdict": self.verdicts, "labels": self.labels}
         frame = pd.DataFrame(self.probs.numpy(), copy=True)
-        frame.insert(0, "item", names)
-        frame.insert(1, "verdict", self.verdicts)
-        frame.insert(2, "labels", self.labels)
+        for position, (name, values) in enumerate(left.items()):
+            frame.insert(position, name, values)
         columns = _columns(self.vocab)
         has_names_only = all(isinstance(name, str) for name in columns)
         dtype = None if has_names_only else object  # None stays None, and a tuple a tuple
