@@ -27,7 +27,7 @@ from fastcore.basics import noop
 from fastcore.foundation import CollBase, L
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import IterableDataset
+from torch.utils.data import IterableDataset, Subset
 
 from .batches import PixelDL
 from .checks import check_scores, describe, is_fastai
@@ -228,25 +228,10 @@ def _sort_rows(
     return logits[order], targs[order] if isinstance(targs, Tensor) else targs
 
 
-class _SamplesOfRows:
-    """Return the sample behind each row, as a tuple that starts with the input."""
-
-    def __init__(self, dataset, positions: list[int]):
-        self.dataset = dataset
-        self.positions = positions
-
-    def __len__(self) -> int:
-        return len(self.positions)
-
-    def __getitem__(self, row: int) -> tuple:
-        sample = self.dataset[self.positions[row]]
-        return sample if isinstance(sample, (tuple, list)) else (sample,)
-
-
 def _pair_rows(
     batches: OrderedBatches,
     items: list | None,  # of the data set
-) -> tuple:  # the items of the rows, or None; their samples, or None
+) -> tuple:  # the items of the rows, or None; a data set of them, or None
     """Say which item each row belongs to; warn if that is not known."""
     positions = batches.positions
     dataset = getattr(batches.loader, "dataset", None)
@@ -260,7 +245,9 @@ def _pair_rows(
             )
         return None, None
     at = positions.tolist()
-    return at if items is None else [items[i] for i in at], _SamplesOfRows(dataset, at)
+    is_whole = at == list(range(len(at)))
+    samples = dataset if is_whole or hasattr(dataset, "iloc") else Subset(dataset, at)
+    return at if items is None else [items[i] for i in at], samples
 
 
 # %% ../nbs/reference/predict.ipynb #94865e50

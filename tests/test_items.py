@@ -499,6 +499,9 @@ def test_tables(table, target, names, tmp_path):
         )
         with pytest.raises(ValueError, match="expected the columns .* with, got .*'age'"):
             sigmoid_preds(learn, table.drop(columns="age"))
+    for preds in (sigmoid_preds(learner), sigmoid_preds(learner, table.iloc[[5, 2]])):
+        with pytest.raises(ValueError, match="expected items that are images"):
+            preds.show()
     for split in ("train", "valid"):
         preds = sigmoid_preds(learner, dl=split)
         at = [table.index.get_loc(i) for i in preds.items]

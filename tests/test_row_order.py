@@ -72,7 +72,9 @@ def assert_in_step(preds, dataset, learn, n=None):
         assert preds.targs.argmax(1).tolist() == [i % 3 for i in at]
     if preds._dataset is not None:
         for row, i in enumerate(at):
-            assert preds._dataset[row][0].equal(dataset.x[i])
+            sample = preds._dataset[row]
+            x = sample[0] if isinstance(sample, tuple) else sample
+            assert x.equal(dataset.x[i])
     assert len(preds.to_frame()) == len(preds)
 
 
