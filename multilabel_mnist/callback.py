@@ -7,9 +7,11 @@ __all__ = [
     "ENDS_CUDA",
     "HANDLED_EVENTS",
     "JUDGED_BY_VALUES",
+    "NOT_REDUCED",
     "last_weight_rows",
     "count_classes",
     "assumed_prediction",
+    "accepts_any_values",
     "validation_targets",
     "stop_fit",
     "ExplainMismatch",
@@ -18,6 +20,7 @@ __all__ = [
 # %% ../nbs/reference/callback.ipynb #4bc87a37
 import warnings
 from collections.abc import Iterable
+from contextlib import contextmanager
 from functools import partial
 
 import torch
@@ -36,10 +39,11 @@ from multilabel_mnist.explain import (
     is_misfit_error,
     is_readable,
     loss_call,
-    metric_function,
     name_of,
 )
-from multilabel_mnist.mismatch import Diagnosis
+from multilabel_mnist.losses import KINDS, metric_function, read_loss
+from multilabel_mnist.mismatch import Diagnosis, diagnose
+from multilabel_mnist.trial import attempt
 
 
 # %% ../nbs/reference/callback.ipynb #c863a17a
@@ -78,6 +82,17 @@ def assumed_prediction(
     return torch.full((len(targ), n_outputs), 0.5, device=targ.device)
 
 
+def accepts_any_values(
+    loss_func,
+    pred: Tensor,  # an assumed one
+    targ: Tensor,
+) -> bool:
+    """Say whether a loss that accepts the assumed prediction will accept the model's as well."""
+    kind = read_loss(loss_func).kind
+    takes_logits = kind is not None and KINDS[kind].prediction in ("logits", "values")
+    return takes_logits and not attempt(loss_func, pred, targ).failed
+
+
 # %% ../nbs/reference/callback.ipynb #2d3cf753
 def validation_targets(learn: Learner, device: torch.device) -> Tensor | None:
     """Return the targets of one validation batch, or None. The random state stays as it was."""
@@ -104,7 +119,7 @@ def stop_fit(
     targ: Tensor,
 ) -> None:
     """Raise a MismatchError, from the error that the call raises. No error, no reason to stop."""
-    ends_cuda = pred.is_cuda and diagnosis.cause in ENDS_CUDA
+    ends_cuda = targ.is_cuda and diagnosis.cause in ENDS_CUDA
     if diagnosis.silent or ends_cuda:
         raise MismatchError(diagnosis)
     try:
@@ -114,9 +129,17 @@ def stop_fit(
 
 
 # %% ../nbs/reference/callback.ipynb #fee2957f
-HANDLED_EVENTS = ("before_fit", "before_batch", "after_pred", "after_fit")
+HANDLED_EVENTS = (
+    "before_fit",
+    "before_batch",
+    "after_pred",
+    "after_loss",
+    "before_backward",
+    "after_fit",
+)
 # These are concluded from the values of a prediction, and an assumed one has none of its own.
 JUDGED_BY_VALUES = ("missing-activation", "double-activation")
+NOT_REDUCED = "loss-not-reduced"
 
 
 class ExplainMismatch(Callback):
@@ -136,6 +159,7 @@ class ExplainMismatch(Callback):
         self.allow = {allow} if isinstance(allow, str) else set(allow)
         self.warned = set()  # what has been warned of, each once
         self.unseen = set()  # True, False: the first batch of training, of validation is to come
+        self.is_first = False  # whether this batch is one of them
 
     def __call__(self, event_name):
         # fastai looks for a method at each event. That costs more than all that is done here.
@@ -146,22 +170,29 @@ class ExplainMismatch(Callback):
         self.unseen = {True, False}
 
     def before_batch(self):
-        if self.learn.training and self.is_first_batch():
-            self.check_targets()
+        is_fit = not hasattr(self.learn, "gather_preds")  # get_preds is no fit
+        self.is_first = is_fit and self.learn.training in self.unseen
+        if self.is_first and self.learn.training:
+            with self.reporting_errors("the targets"):
+                self.check_targets()
 
     def after_pred(self):
         if len(self.learn.yb) == 0:
             return
-        if self.is_first_batch():
+        if self.is_first:
             self.unseen.discard(self.learn.training)
-            self.check_loss()
-            self.check_metrics(self.learn.pred)
+            with self.reporting_errors("the loss"):
+                self.check_loss()
         self.learn.loss_func = partial(self.call_loss, self.learn.loss_func)
 
-    def is_first_batch(self) -> bool:
-        """Say whether this is the first batch of training or validation in a fit."""
-        is_unseen = self.learn.training in self.unseen
-        return is_unseen and not hasattr(self.learn, "gather_preds")  # get_preds is no fit
+    def after_loss(self):
+        if self.is_first and len(self.learn.yb) > 0:
+            with self.reporting_errors("the metrics"):
+                self.check_metrics(self.learn.pred)
+
+    def before_backward(self):
+        with self.reporting_errors("the value of the loss"):
+            self.check_value()
 
     def check_targets(self):
         """Stop if the loss or a metric contradicts the targets, whatever the model returns."""
@@ -174,7 +205,8 @@ class ExplainMismatch(Callback):
         diagnosis = self.judge(learn.loss_func, pred, learn.yb)
         if diagnosis is not None and diagnosis.certain and diagnosis.cause not in JUDGED_BY_VALUES:
             stop_fit(diagnosis, learn.loss_func, pred, learn.yb[0])
-        self.check_metrics(pred)
+        if accepts_any_values(learn.loss_func, pred, learn.yb[0]):
+            self.check_metrics(pred)
 
     def check_loss(self):
         """Stop at a certain mismatch that raises no error; warn of a probable one."""
@@ -182,7 +214,7 @@ class ExplainMismatch(Callback):
         diagnosis = self.judge(learn.loss_func, learn.pred, learn.yb)
         if diagnosis is None:
             return
-        if not diagnosis.silent and not learn.pred.is_cuda:
+        if not diagnosis.silent and not learn.yb[0].is_cuda:
             return  # `call_loss` will explain it
         if diagnosis.certain:
             stop_fit(diagnosis, learn.loss_func, learn.pred, learn.yb[0])
@@ -198,7 +230,8 @@ class ExplainMismatch(Callback):
     def check_metric(self, metric, pred):
         yb = self.learn.yb
         diagnosis = self.judge(metric, pred, yb)
-        if diagnosis is not None and self.learn.training:
+        # What a model returns in the place of a tensor has no rows to choose from.
+        if diagnosis is not None and self.learn.training and isinstance(pred, Tensor):
             targ = validation_targets(self.learn, pred.device)
             if targ is None:
                 return
@@ -221,20 +254,39 @@ class ExplainMismatch(Callback):
                 raise
             raise MismatchError(diagnosis) from error
 
+    def check_value(self):
+        """Stop if `backward` is about to be called on something other than a single number."""
+        learn = self.learn
+        if not isinstance(learn.loss_grad, Tensor) or learn.loss_grad.numel() == 1:
+            return
+        call = loss_call(learn.loss_func, learn.pred, *learn.yb)
+        if call is None or NOT_REDUCED in self.allow:
+            return
+        diagnosis = diagnose(*call, backward=True)
+        if diagnosis.cause == NOT_REDUCED:
+            raise MismatchError(diagnosis)
+
     def judge(self, func, pred, yb) -> Diagnosis | None:
         """Diagnose a call. None: it is right, or allowed, or there is nothing to say about it."""
-        try:
+        diagnosis = None
+        with self.reporting_errors(name_of(func)):
             call = loss_call(func, pred, *yb)
-            if call is None or not is_readable(call.pred, call.targ):
-                return None
-            diagnosis = diagnose_call(*call)
-        except Exception as e:  # a bug of ours: it must neither end a training nor stay hidden
-            text = f"ExplainMismatch could not check {name_of(func)}: {internal_error(e)}."
+            if call is not None and is_readable(call.pred, call.targ):
+                diagnosis = diagnose_call(*call)
+        if diagnosis is None or diagnosis.ok or diagnosis.cause == "unexplained":
+            return None
+        return None if diagnosis.cause in self.allow else diagnosis
+
+    @contextmanager
+    def reporting_errors(self, what: str):
+        """Turn an error of our own into one warning: it must neither end a fit nor stay hidden."""
+        try:
+            yield
+        except MismatchError:
+            raise
+        except Exception as e:  # whatever it is
+            text = f"ExplainMismatch could not check {what}: {internal_error(e)}."
             self.warn_once(text, f"{text} Please report it; this check was skipped.")
-            return None
-        if diagnosis.ok or diagnosis.cause == "unexplained" or diagnosis.cause in self.allow:
-            return None
-        return diagnosis
 
     def warn_once(self, key: str, text: str):
         """Warn, but only once per key."""

@@ -15,7 +15,6 @@ __all__ = [
     "copy_variables",
     "read_frames",
     "error_chain",
-    "metric_function",
     "LossCall",
     "loss_call",
     "learner_call",
@@ -33,7 +32,7 @@ __all__ = [
     "find_loss_call",
     "diagnose_call",
     "MismatchError",
-    "Unexplained",
+    "WithoutShapes",
     "message_of",
     "unexplained",
     "is_misfit_error",
@@ -41,6 +40,8 @@ __all__ = [
     "name_of",
     "size_of",
     "explain_call",
+    "find_unreduced",
+    "explain_unreduced",
     "nearest_tensors",
     "explain_no_call",
     "current_error",
@@ -56,7 +57,7 @@ import inspect
 import re
 import sys
 import traceback
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from types import CodeType, FrameType
@@ -69,7 +70,9 @@ from torch.nn.modules.loss import _Loss
 
 from multilabel_mnist.checks import describe, is_fastai
 from multilabel_mnist.lazy import lazy_exports
+from multilabel_mnist.losses import metric_function
 from multilabel_mnist.mismatch import Diagnosis, diagnose
+from multilabel_mnist.mismatch.parts import find_parts, main_part
 
 
 # %% ../nbs/reference/explain.ipynb #e27952df
@@ -138,32 +141,12 @@ def error_chain(error: BaseException) -> list[BaseException]:
     return found
 
 
-# %% ../nbs/reference/explain.ipynb #143ed2e3
-def metric_function(
-    func,  # a loss, a function, or one of fastai's metrics
-):  # a function of (pred, targ); None if there is none
-    """Return the function that a fastai metric computes or reads its inputs like, else `func`."""
-    if is_fastai(func, "AvgMetric"):
-        return func.func
-    if not is_fastai(func, "Metric"):
-        return func
-    if not is_fastai(func, "AccumMetric"):
-        return None
-    from fastai.metrics import accuracy, accuracy_multi  # loaded already: `func` is fastai's
-
-    if func.dim_argmax:
-        return partial(accuracy, axis=func.dim_argmax)
-    if func.thresh is not None or func.activation == "sigmoid":
-        return accuracy_multi
-    return None
-
-
 # %% ../nbs/reference/explain.ipynb #01e2bdd7
 class LossCall(NamedTuple):
     """A loss or metric with the prediction and the target it was called with."""
 
     func: object
-    pred: Tensor
+    pred: object  # a tensor, or what holds one: a dictionary, a tuple, an object with .logits
     targ: Tensor
 
 
@@ -171,9 +154,10 @@ def loss_call(func, *args) -> LossCall | None:
     """Return the call if its arguments are a prediction and a target, else None."""
     if len(args) != 2 or metric_function(func) is None:
         return None
-    if not all(isinstance(arg, Tensor) for arg in args):
+    pred, targ = args
+    if main_part(pred) is None or not isinstance(targ, Tensor):
         return None
-    return LossCall(func, *args)
+    return LossCall(func, pred, targ)
 
 
 # %% ../nbs/reference/explain.ipynb #ef306718
@@ -354,15 +338,7 @@ def diagnose_call(
     targ: Tensor,
 ) -> Diagnosis:
     """Diagnose one call of a loss or metric."""
-    function = metric_function(func)
-    diagnosis = diagnose(function, pred, targ)
-    if not is_fastai(func, "AccumMetric"):
-        return diagnosis
-    alike = getattr(function, "func", function).__name__
-    explanation = f"{func.name} reads predictions and targets as {alike} does."
-    return replace(
-        diagnosis, explanation=f"{explanation} {diagnosis.explanation}", loss_name=func.name
-    )
+    return diagnose(func, pred, targ)
 
 
 class MismatchError(ValueError):
@@ -382,8 +358,8 @@ class MismatchError(ValueError):
 
 
 # %% ../nbs/reference/explain.ipynb #65f0ba32
-class Unexplained(Diagnosis):
-    """A Diagnosis that says why there is none. It draws no shapes."""
+class WithoutShapes(Diagnosis):
+    """A Diagnosis without a prediction and a target, so it draws no shapes."""
 
     def __str__(self):
         return f"{self.cause}\n{self.explanation}"
@@ -407,9 +383,9 @@ def message_of(error: BaseException | None) -> str | None:
 def unexplained(
     error: BaseException | None,  # the error that stays unexplained; None: there is none
     explanation: str,  # why
-) -> Unexplained:
+) -> WithoutShapes:
     """Return a Diagnosis with the cause 'unexplained'."""
-    return Unexplained(
+    return WithoutShapes(
         ok=False,
         cause="unexplained",
         certain=False,
@@ -421,7 +397,14 @@ def unexplained(
 
 # %% ../nbs/reference/explain.ipynb #b958a889
 # What a loss or a metric raises when its tensors do not fit.
-MISFIT_ERRORS = (ValueError, RuntimeError, IndexError, TypeError, AssertionError)
+MISFIT_ERRORS = (
+    ValueError,
+    RuntimeError,
+    IndexError,
+    TypeError,
+    AssertionError,
+    AttributeError,  # a dictionary in the place of a tensor has no size
+)
 
 
 def is_misfit_error(error: BaseException) -> bool:
@@ -429,12 +412,12 @@ def is_misfit_error(error: BaseException) -> bool:
     return isinstance(error, MISFIT_ERRORS) and not isinstance(error, torch.OutOfMemoryError)
 
 
-def is_readable(*tensors: Tensor) -> bool:
-    """Say whether the values of the tensors can be read: some errors on a GPU end its use."""
+def is_readable(*given) -> bool:
+    """Say whether the tensors given can be read: some errors on a GPU end its use."""
     try:
-        for t in tensors:
-            if not t.is_meta:  # a meta tensor has a shape only, and diagnose knows that
-                t.detach().cpu()
+        for part in find_parts(given):
+            if not part.tensor.is_meta:  # a meta tensor has only a shape, and diagnose knows that
+                part.tensor.detach().cpu()
     except RuntimeError:  # the kind of error that every call on such a GPU raises
         return False
     return True
@@ -451,8 +434,10 @@ def name_of(func) -> str:
     return type(func).__name__
 
 
-def size_of(t: Tensor) -> str:
-    """Return the shape and dtype of a tensor as text, such as '[4, 3] float32'."""
+def size_of(t) -> str:
+    """Return the shape and dtype of a tensor as text, such as '[4, 3] float32'; else its kind."""
+    if not isinstance(t, Tensor):
+        return describe(t)
     return f"{list(t.shape)} {str(t.dtype).removeprefix('torch.')}"
 
 
@@ -460,6 +445,7 @@ def size_of(t: Tensor) -> str:
 def explain_call(
     error: BaseException,
     call: LossCall,  # found in the traceback of `error`
+    backward: bool = False,  # whether the error comes from `backward()` on several numbers
 ) -> Diagnosis:
     """Diagnose the call of a loss that raised `error`."""
     kind = type(error).__name__
@@ -475,11 +461,40 @@ def explain_call(
             f"{found}, but they can no longer be read. "
             "After an error on a GPU, restart and run the same lines on the CPU.",
         )
-    diagnosis = diagnose_call(*call)
+    diagnosis = diagnose(*call, backward=True) if backward else diagnose_call(*call)
     is_suspected = diagnosis.silent and not diagnosis.certain
     if diagnosis.ok or is_suspected:
         return unexplained(error, f"{found}. It accepts them, so this {kind} comes from elsewhere.")
     return diagnosis
+
+
+# %% ../nbs/reference/explain.ipynb #80238a70
+def find_unreduced(frames: list[Frame]) -> tuple[str, Tensor] | None:
+    """Return what `backward` was called on, with its name, if it is not a single number."""
+    for i, frame in enumerate(frames):
+        value = frame.owner
+        if frame.function != "backward" or not isinstance(value, Tensor) or value.numel() == 1:
+            continue
+        if frame.variables.get("gradient") is not None:
+            continue
+        caller = frames[i - 1].variables if i > 0 else {}
+        names = [name for name, variable in caller.items() if variable is value]
+        return (names or ["loss"])[0], value
+    return None
+
+
+def explain_unreduced(error: BaseException, name: str, value: Tensor) -> Diagnosis:
+    """Explain `backward` on several numbers."""
+    return WithoutShapes(
+        ok=False,
+        cause="loss-not-reduced",
+        certain=True,
+        silent=False,
+        message=message_of(error),
+        explanation=f"backward() was called on `{name}`, {size_of(value)}, but it starts from a "
+        f"single number. Take the mean: {name}.mean().backward().",
+        fixes=(f"{name} = {name}.mean()",),
+    )
 
 
 # %% ../nbs/reference/explain.ipynb #a27a5bbf
@@ -539,9 +554,13 @@ def explain_error(error: BaseException) -> Diagnosis:
     for e in errors:
         if isinstance(e, MismatchError):
             return e.diagnosis
-        call = find_loss_call(read_frames(e))
+        frames = read_frames(e)
+        call = find_loss_call(frames)
+        unreduced = find_unreduced(frames)
         if call is not None:
-            return explain_call(e, call)
+            return explain_call(e, call, backward=unreduced is not None)
+        if unreduced is not None:
+            return explain_unreduced(e, *unreduced)
     return explain_no_call(errors)
 
 

@@ -36,8 +36,8 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from .checks import is_fastai
-from .trial import attempt
+from multilabel_mnist.checks import is_fastai
+from multilabel_mnist.trial import attempt
 
 
 # %% ../nbs/reference/losses.ipynb #e0000006

@@ -12,16 +12,31 @@ from explain_cases import MULTI, ROWS, SAYS, Y, caught, learner
 from fastai.callback.core import Callback, CancelFitException
 from fastai.callback.mixup import MixUp
 from fastai.learner import Learner, load_learner
-from fastai.losses import BCEWithLogitsLossFlat, CrossEntropyLossFlat, MSELossFlat
-from fastai.metrics import F1Score, F1ScoreMulti, accuracy, accuracy_multi
+from fastai.losses import (
+    BCEWithLogitsLossFlat,
+    CrossEntropyLossFlat,
+    FocalLossFlat,
+    LabelSmoothingCrossEntropyFlat,
+    MSELossFlat,
+)
+from fastai.metrics import (
+    APScoreMulti,
+    F1Score,
+    F1ScoreMulti,
+    RocAucMulti,
+    accuracy,
+    accuracy_multi,
+)
 from fastai.vision.all import CategoryBlock, DataBlock, ImageBlock, PILImageBW
 from PIL import Image
 from torch import nn
+from torchvision.ops import sigmoid_focal_loss
 
 from multilabel_mnist import callback
 from multilabel_mnist import explain as module
 from multilabel_mnist.callback import count_classes, last_weight_rows, stop_fit, validation_targets
 from multilabel_mnist.explain import ExplainMismatch, MismatchError, explain
+from multilabel_mnist.labels import BCEOneHotLossFlat, exact_match
 from multilabel_mnist.mismatch import diagnose
 
 
@@ -381,3 +396,214 @@ def test_a_learner_with_it_can_be_exported(tmp_path):
 
 def parity(file):
     return str(int(file.stem) % 2)
+
+
+# What is wrong with the loss comes first
+
+
+WIDER = F.one_hot(Y, 12).float()
+
+
+@pytest.mark.parametrize("targ", [WIDER, WIDER.long(), F.one_hot(Y % 7, 7).float()])
+@pytest.mark.parametrize("metric", [accuracy, exact_match, accuracy_multi, F1Score()])
+@pytest.mark.parametrize("c", [10, None], ids=["with-vocab", "without"])
+def test_a_metrics_finding_does_not_hide_that_of_our_own_loss(targ, metric, c):
+    learn = learner(targ, loss=BCEOneHotLossFlat(), metrics=metric, c=c, cbs=ExplainMismatch())
+    with pytest.raises(MismatchError) as info:
+        learn.fit(1)
+    d = info.value.diagnosis
+    assert d.cause == "n-outputs" and d.loss_name == "BCEOneHotLossFlat"
+    assert f", {targ.shape[1]})" in d.fixes[0] and "argmax" not in "".join(d.fixes)
+
+
+def fails_for_a_reason_of_its_own(pred, targ):
+    raise ValueError("my own reason")
+
+
+@pytest.mark.parametrize(
+    "loss, y, model, expected",
+    [
+        (nn.BCELoss(), ROWS, nn.Linear(5, 10), "missing-activation"),
+        (nn.NLLLoss(), Y, nn.Linear(5, 10), "missing-activation"),
+        (nn.BCEWithLogitsLoss(), Y, nn.Linear(5, 10), SAYS),
+        (CrossEntropyLossFlat(), Y + 3, nn.Linear(5, 10), "label-out-of-range"),
+        (fails_for_a_reason_of_its_own, ROWS, nn.Linear(5, 10), "my own reason"),
+    ],
+)
+@pytest.mark.parametrize("c", [10, None], ids=["with-vocab", "without"])
+def test_a_metrics_finding_does_not_hide_that_of_any_loss(loss, y, model, expected, c):
+    wrong_metric = accuracy if y.ndim == 2 else accuracy_multi
+    learn = learner(y, loss=loss, metrics=wrong_metric, c=c, cbs=ExplainMismatch())
+    learn.model = model
+    with pytest.raises(ValueError) as info:
+        learn.fit(1)
+    found = info.value.diagnosis.cause if isinstance(info.value, MismatchError) else info.value
+    assert expected in str(found)
+
+
+@pytest.mark.parametrize("metric", [exact_match, partial(exact_match, thresh=0.3)])
+@pytest.mark.parametrize("y", [Y, Y[:, None], ROWS, MULTI])
+def test_our_own_loss_and_metric_are_left_alone(metric, y):
+    learn = learner(y, loss=BCEOneHotLossFlat(), metrics=metric, cbs=ExplainMismatch())
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        learn.fit(1)
+    assert len(learn.recorder.losses) == 2
+
+
+@pytest.mark.parametrize("metric", [RocAucMulti(), APScoreMulti(), F1ScoreMulti()])
+def test_a_metric_of_probabilities_of_several_labels_is_left_alone(metric):
+    learn = learner(MULTI, loss=BCEWithLogitsLossFlat(), metrics=metric, cbs=ExplainMismatch())
+    learn.fit(1)
+    assert len(learn.recorder.values) == 1
+
+
+# A loss that is not reduced
+
+
+def of_each_item(pred, targ):
+    return F.cross_entropy(pred, targ, reduction="none")
+
+
+NOT_REDUCED = {
+    "softmax": (nn.CrossEntropyLoss(reduction="none"), Y),
+    "softmax flat": (CrossEntropyLossFlat(reduction="none"), Y),
+    "partial": (partial(F.cross_entropy, reduction="none"), Y),
+    "user's function": (of_each_item, Y),
+    "sigmoid flat": (BCEWithLogitsLossFlat(reduction="none"), MULTI),
+    "focal": (sigmoid_focal_loss, MULTI),
+    "distance": (MSELossFlat(reduction="none"), torch.randn(128, 10)),
+    "one-hot": (BCEOneHotLossFlat(reduction="none"), Y),
+}
+
+
+@pytest.mark.parametrize("name", NOT_REDUCED)
+@pytest.mark.parametrize("metric", [None, accuracy])
+def test_a_loss_that_is_not_reduced_stops_the_first_backward(name, metric):
+    loss, y = NOT_REDUCED[name]
+    metrics = metric if y is Y else None
+    learn = learner(y, loss=loss, metrics=metrics, cbs=ExplainMismatch())
+    with pytest.raises(MismatchError) as info:
+        learn.fit(1)
+    d = info.value.diagnosis
+    assert d.cause == "loss-not-reduced" and d.certain and not d.silent
+    assert len(learn.ran) == 1 and learn.loss_func is loss
+    names = dict(loss_func=loss, nn=nn, F=F)
+    kept = getattr(loss, "reduction", None)
+    exec(d.fixes[0], names)
+    learn = learner(y, loss=names["loss_func"], cbs=ExplainMismatch())
+    learn.fit(1)
+    assert len(learn.recorder.losses) == 2
+    if kept is not None:
+        loss.reduction = kept
+    elif isinstance(loss, partial):
+        loss.keywords["reduction"] = "none"
+
+
+class TakesMean(Callback):
+    """Weighs the losses of a batch before it takes their mean, as hard-example mining does."""
+
+    def __init__(self, event):
+        setattr(self, event, self.reduce)
+
+    def reduce(self):
+        self.learn.loss_grad = (self.learn.loss_grad * 2).mean()
+
+
+@pytest.mark.parametrize("event", ["after_loss", "before_backward"])
+@pytest.mark.parametrize("name", NOT_REDUCED)
+def test_a_loss_that_a_callback_reduces_is_left_alone(name, event):
+    loss, y = NOT_REDUCED[name]
+    learn = learner(y, loss=loss, cbs=[ExplainMismatch(), TakesMean(event)])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        learn.fit(1)
+    assert len(learn.recorder.losses) == 2
+
+
+@pytest.mark.parametrize(
+    "loss", [CrossEntropyLossFlat(), FocalLossFlat(), LabelSmoothingCrossEntropyFlat()]
+)
+def test_mixup_reduces_the_loss_itself(loss):
+    learn = learner(Y, loss=loss, cbs=[ExplainMismatch(), MixUp()])
+    learn.fit(1)
+    assert len(learn.recorder.losses) == 2
+
+
+@pytest.mark.parametrize("name", NOT_REDUCED)
+def test_losses_of_each_item_after_a_fit(name):
+    loss, y = NOT_REDUCED[name]
+    reduced = {id(Y): CrossEntropyLossFlat(), id(MULTI): BCEWithLogitsLossFlat()}
+    learn = learner(y, loss=reduced.get(id(y), MSELossFlat()), cbs=ExplainMismatch())
+    learn.fit(1)
+    losses = learn.get_preds(with_loss=True)[2]
+    assert losses.numel() >= 128
+    learn.loss_func = loss  # nothing calls backward() here
+    learn.validate()
+
+
+# Errors of our own
+
+
+BROKEN = [
+    "multilabel_mnist.callback.assumed_prediction",
+    "multilabel_mnist.callback.validation_targets",
+    "multilabel_mnist.callback.loss_call",
+    "multilabel_mnist.callback.diagnose_call",
+    "multilabel_mnist.callback.is_readable",
+    "multilabel_mnist.callback.accepts_any_values",
+]
+
+
+def breaks(*args, **kwargs):
+    raise RuntimeError("first line\nsecond line")
+
+
+@pytest.mark.parametrize("place", BROKEN)
+@pytest.mark.parametrize(
+    "loss, y, metric",
+    [
+        (CrossEntropyLossFlat(), Y, accuracy_multi),
+        (nn.BCEWithLogitsLoss(), MULTI, accuracy_multi),
+        (nn.MSELoss(), torch.randn(128, 10), None),
+    ],
+)
+def test_an_error_of_our_own_is_one_line_and_fit_goes_on(monkeypatch, place, loss, y, metric):
+    monkeypatch.setattr(place, breaks)
+    metrics = None if metric is accuracy_multi and y is Y else metric
+    learn = learner(y, loss=loss, metrics=metrics, cbs=ExplainMismatch())
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("always")
+        learn.fit(2)
+    assert len(learn.recorder.losses) == 4
+    assert learn.loss_func is loss
+    texts = reports(seen)
+    assert len(texts) == len(set(texts))
+    for text in texts:
+        assert "RuntimeError: first line" in text and "\n" not in text
+        assert "Please report it" in text
+    if place.endswith(("loss_call", "diagnose_call", "is_readable", "assumed_prediction")):
+        assert texts
+
+
+@pytest.mark.parametrize("place", BROKEN[2:5])
+@pytest.mark.parametrize(
+    "loss, y",
+    [(BCEWithLogitsLossFlat(), Y), (nn.CrossEntropyLoss(), Y + 5), (nn.BCELoss(), MULTI)],
+)
+def test_an_error_of_our_own_does_not_replace_that_of_the_loss(monkeypatch, place, loss, y):
+    monkeypatch.setattr(place, breaks)
+    learn = learner(y, loss=loss, cbs=ExplainMismatch())
+    with pytest.warns(UserWarning, match="Please report it"), pytest.raises(Exception) as info:
+        learn.fit(1)
+    assert not isinstance(info.value, MismatchError)
+    assert "first line" not in str(info.value)
+
+
+@pytest.mark.parametrize("loss", [nn.CrossEntropyLoss(reduction="none"), of_each_item])
+def test_an_error_of_our_own_before_backward_leaves_that_of_torch(monkeypatch, loss):
+    monkeypatch.setattr("multilabel_mnist.callback.diagnose", breaks)
+    learn = learner(Y, loss=loss, cbs=ExplainMismatch())
+    with pytest.warns(UserWarning, match="Please report it"), pytest.raises(RuntimeError) as info:
+        learn.fit(1)
+    assert "scalar outputs" in str(info.value)

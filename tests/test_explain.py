@@ -490,3 +490,50 @@ def test_explain_of_a_learner_with_two_targets():
     d = explain(caught(learn.fit, 1))
     assert d.cause == SAYS
     assert d.pred_shape == (64, 10)
+
+
+# A loss that is not reduced, after it has returned
+
+
+NOT_REDUCED = [
+    (nn.CrossEntropyLoss(reduction="none"), torch.tensor([0, 2, 1, 1]), [4]),
+    (nn.BCEWithLogitsLoss(reduction="none"), torch.zeros(4, 3), [4, 3]),
+    (nn.MSELoss(reduction="none"), torch.randn(4, 3), [4, 3]),
+    (lambda pred, targ: (pred - targ).abs().mean(1), torch.randn(4, 3), [4]),
+]
+
+
+@pytest.mark.parametrize("loss, targ, shape", NOT_REDUCED)
+def test_backward_on_several_numbers_in_a_loop_of_your_own(loss, targ, shape):
+    def step():
+        errors = loss(nn.Linear(5, 3)(torch.zeros(4, 5)), targ)
+        errors.backward()
+
+    d = explain(caught(step))
+    assert (d.ok, d.cause, d.certain, d.silent) == (False, "loss-not-reduced", True, False)
+    assert f"`errors`, {shape} float32" in d.explanation and "scalar" in d.message
+    names = {"errors": torch.ones(shape)}
+    exec(d.fixes[0], names)
+    assert names["errors"] == 1
+
+
+@pytest.mark.parametrize(
+    "loss, y",
+    [
+        (nn.CrossEntropyLoss(reduction="none"), Y),
+        (CrossEntropyLossFlat(reduction="none"), Y),
+        (BCEWithLogitsLossFlat(reduction="none"), ROWS),
+    ],
+)
+def test_backward_on_several_numbers_in_a_fit(loss, y):
+    d = explain(caught(learner(y, loss=loss).fit, 1))
+    assert d.cause == "loss-not-reduced" and d.pred_shape == (64, 10)
+    assert d.fixes[0].endswith('reduction = "mean"')
+
+
+@pytest.mark.parametrize("shape", [(4,), (4, 3), (2, 2, 2)])
+def test_backward_that_fails_for_another_reason(shape):
+    value = torch.randn(shape)  # requires no gradient
+    d = explain(caught(lambda: value.backward(torch.ones(shape))))
+    assert d.cause == "unexplained"
+    assert explain(caught(lambda: value.sum().backward())).cause == "unexplained"

@@ -10,9 +10,12 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from multilabel_mnist.checks import describe
+from multilabel_mnist.losses import metric_function
 from multilabel_mnist.mismatch.display import as_html, as_text
-from multilabel_mnist.mismatch.facts import Facts, count, show_shape
-from multilabel_mnist.mismatch.fixes import tried
+from multilabel_mnist.mismatch.facts import Facts, count, facts_of, show_shape
+from multilabel_mnist.mismatch.fixes import changes_the_model, tried, works
+from multilabel_mnist.mismatch.parts import on_outputs
 from multilabel_mnist.mismatch.table import find
 
 
@@ -47,12 +50,20 @@ class Diagnosis:
 
 # %% ../../nbs/reference/mismatch.ipynb #1b162d16
 def _size(shape) -> str:
-    """Write a shape in words: 4 rows of 3."""
+    """Write a shape in words: 4 items of 3 numbers."""
     if not shape:
         return "a single number"
     if len(shape) == 1:
         return count(shape[0], "number")
-    return f"{count(shape[0], 'row')} of {' x '.join(map(str, shape[1:]))}"
+    if len(shape) == 2:
+        return f"{count(shape[0], 'item')} of {count(shape[1], 'number')}"
+    return f"{count(shape[0], 'item')} of {' x '.join(map(str, shape[1:]))} numbers"
+
+
+def _name(f: Facts) -> str:
+    """Say which of several outputs is the prediction."""
+    several = f.part is not None and f.part.steps
+    return f" pred{f.part.code}" if several else ""
 
 
 def _sizes(f: Facts) -> str:
@@ -64,7 +75,7 @@ def _sizes(f: Facts) -> str:
             f"and {f.targ.numel()} is the target {targ_shape}."
         )
     return (
-        f"{pred_shape} is the prediction, {_size(f.pred_shape)}; "
+        f"{pred_shape} is the prediction{_name(f)}, {_size(f.pred_shape)}; "
         f"{targ_shape} is the target, {_size(f.targ_shape)}."
     )
 
@@ -85,7 +96,13 @@ def _without_cause(f: Facts) -> tuple[str, str]:
     if f.failed:
         return (
             f"{f.name} raises an error whose cause is not in the table.",
-            "Read the message, and try the loss on two rows by hand.",
+            "Read the message, and try the loss on two items by hand.",
+        )
+    if isinstance(f.trial.value, Tensor) and f.trial.value.numel() > 1:
+        return (
+            f"{f.name} accepts both and is not reduced: its value has the shape "
+            f"{show_shape(f.trial.value.shape)}.",
+            "No change is needed if your code takes its mean before it calls backward().",
         )
     if not f.kind:
         return (
@@ -94,12 +111,12 @@ def _without_cause(f: Facts) -> tuple[str, str]:
         )
     if f.pred_shape != f.targ_shape and f.kind == "distance" and not f.flat:
         return (
-            "They fit because there is one row; with more, torch would broadcast them.",
+            "They fit because there is one item; with more, torch would broadcast them.",
             "Give the target the shape of the prediction all the same.",
         )
     if f.pred_shape == f.targ_shape and f.kind == "softmax" and f.only_0_and_1:
         return (
-            "They fit: a row with a single 1 counts as probabilities.",
+            "They fit: a vector with a single 1 counts as probabilities.",
             "No change is needed; targ.argmax(1) would say the same with less.",
         )
     return (
@@ -110,22 +127,24 @@ def _without_cause(f: Facts) -> tuple[str, str]:
 
 # %% ../../nbs/reference/mismatch.ipynb #b60699d2
 def diagnose(
-    loss_func,  # loss or metric: a module, a function, one of fastai's flattened losses, a partial
+    loss_func,  # a loss (module, function, partial, one of fastai's) or a metric of fastai's
     pred: Tensor,  # what the model returned
     targ: Tensor,  # what the loss is given beside it
+    backward: bool = False,  # whether `backward()` is called on the value as it is, as fastai does
 ) -> Diagnosis:  # reads well as text and in a notebook
     """Say why `loss_func` raises an error on `pred` and `targ`, or accepts them and should not.
 
     Nothing is changed: neither the tensors nor the loss nor the random state.
     """
-    f = Facts(loss_func, pred, targ)
+    _check_function(loss_func)
+    f = facts_of(loss_func, pred, targ, backward)
     finding = find(f)
     ok = finding is None and not f.failed
     if finding is not None:
         said = finding.explanation
         cause, certain = finding.cause.slug, said.certain
         sentences = [said.sizes or _sizes(f), said.problem, said.remedy]
-        fixes = tried(f, finding.fixes)
+        fixes = _fixes(f, finding.fixes)
     else:
         cause, certain = "ok" if ok else "unexplained", ok
         sentences = [_sizes(f), *_without_cause(f)]
@@ -135,9 +154,9 @@ def diagnose(
         ok=ok,
         cause=cause,
         certain=certain,
-        silent=not ok and not f.failed,
+        silent=not (ok or f.failed or f.backward_fails),
         message=_message(f),
-        explanation=" ".join(sentences),
+        explanation=" ".join([*_likeness(f), *sentences]),
         fixes=fixes,
         loss_name=f.name,
         pred_shape=f.pred_shape,
@@ -145,6 +164,33 @@ def diagnose(
         pred_seen=pred_seen,
         targ_seen=targ_seen,
     )
+
+
+def _fixes(f: Facts, fixes) -> tuple[str, ...]:
+    """Return the fixes in the order in which they are offered, for all that the model returned."""
+    fixes = tried(f, fixes, find)
+    if f.metric:
+        fixes = tuple(fix for fix in fixes if "loss_func =" not in fix)
+    if f.outer is None:
+        return fixes
+    rewritten = [on_outputs(fix, f.outer.given[0], f.part) for fix in fixes]
+    return tuple(fix for fix in rewritten if changes_the_model(fix) or works(f.outer, fix))
+
+
+def _check_function(o) -> None:
+    """Raise a TypeError unless `o` computes something from a prediction and a target."""
+    if not callable(metric_function(o)) and not callable(o):
+        raise TypeError(
+            "expected a loss or metric of a prediction and a target, got "
+            f"{describe(o)}; pass a function of the two"
+        )
+
+
+def _likeness(f: Facts) -> list[str]:
+    """Say what a metric in an object is like, if it has a name of its own."""
+    if not f.info.like:
+        return []
+    return [f"{f.name} reads predictions and targets as {f.info.like} does."]
 
 
 def _message(f: Facts) -> str | None:

@@ -23,7 +23,8 @@ __all__ = [
     "without_axis",
     "Facts",
     "real_part",
-    "first_tensor",
+    "plain_tensor",
+    "facts_of",
 ]
 
 # %% ../../nbs/reference/mismatch_facts.ipynb #c291e8c7
@@ -32,7 +33,16 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from multilabel_mnist.losses import TAKES_LABELS, TAKES_TARGETS, probe_loss, read_loss
+from multilabel_mnist.losses import (
+    TAKES_LABELS,
+    TAKES_TARGETS,
+    HeldTensor,
+    held_tensors,
+    metric_function,
+    probe_loss,
+    read_loss,
+)
+from multilabel_mnist.mismatch.parts import TARGET_NAMES, LossOfPart, Part, main_part
 from multilabel_mnist.trial import Trial, attempt
 
 
@@ -83,18 +93,22 @@ CROWDED = 1 / 3  # ...where a confident sigmoid puts more than a third of its va
 class Facts:
     """What one call of a loss shows: the trial, the shapes and the values, each looked at once."""
 
-    def __init__(self, loss_func, pred, targ):
-        self.loss_func = loss_func
+    def __init__(self, loss_func, pred, targ, backward=False):
+        self.loss_func = metric_function(loss_func) or loss_func
         self.given = (pred, targ)  # as they came: tensors, tuples, dicts
+        self.part = main_part(pred)  # where the prediction is in what the model returned
+        self.outer = None  # the call as it came, if this one is about one of several outputs
+        self.backward = backward  # whether `backward()` is called on the value as it is
         self.info = read_loss(loss_func)
         self.name = self.info.name
         self.flat = self.info.flat
         self.metric = self.info.metric
-        self.pred = first_tensor(pred)
-        self.targ = first_tensor(targ)
+        self.pred = plain_tensor(self.part)
+        self.targ = plain_tensor(main_part(targ, TARGET_NAMES))
         self.pred_shape = tuple(self.pred.shape)
         self.targ_shape = tuple(self.targ.shape)
         self.devices = {o.device for o in self.given if isinstance(o, Tensor)}
+        self.has_values = torch.device("meta") not in self.devices  # zeros stand in for none
 
     # What the loss did
 
@@ -103,6 +117,10 @@ class Facts:
         """What happens when the loss is called, on the CPU where possible."""
         if len(self.devices) > 1:
             return attempt(self.loss_func, *self.given, device=None)
+        if self.held_elsewhere and self._safe_where_it_is:
+            as_given = attempt(self.loss_func, *self.given, device=None)
+            if as_given.failed:
+                return as_given
         if torch.device("meta") in self.devices:
             return attempt(self.loss_func, self.pred, self.targ)  # zeros in their shapes
         trial = attempt(self.loss_func, *self.given)
@@ -119,10 +137,30 @@ class Facts:
         on_cpu = self.devices <= {torch.device("cpu")}
         return not (self.info.kind or on_cpu) and self.labels_in_range
 
+    @cached_property
+    def held_elsewhere(self) -> list[HeldTensor]:
+        """The tensors inside the loss that are not on the device of its inputs."""
+        if len(self.devices) != 1:
+            return []
+        # torch moves a single number from the CPU by itself.
+        moved = [t for t in held_tensors(self.loss_func) if t.values.ndim or not t.values.is_cpu]
+        return [t for t in moved if t.values.device not in self.devices]
+
+    @property
+    def _safe_where_it_is(self) -> bool:
+        """Whether the loss may be called on a GPU: a label out of range ends a CUDA process."""
+        return self.info.kind in TAKES_TARGETS or self.labels_in_range
+
     @property
     def failed(self) -> bool:
         """Whether the loss raised an error."""
         return self.trial.failed
+
+    @property
+    def backward_fails(self) -> bool:
+        """Whether `backward()` is called on a value that is not a single number."""
+        value = self.trial.value
+        return self.backward and isinstance(value, Tensor) and value.numel() != 1
 
     def accepts(self, pred: Tensor | None = None, targ: Tensor | None = None) -> bool:
         """Whether the loss runs with another prediction or target in place of the one given."""
@@ -144,9 +182,9 @@ class Facts:
 
     @property
     def _labels_given(self) -> bool:
-        """Whether the target has the shape of labels, and not that of the prediction."""
+        """Whether the target has the shape of labels of several classes."""
         one_per_position = unit_free(self.targ_shape) == unit_free(self.positions)
-        return one_per_position and self.targ_shape != self.pred_shape
+        return one_per_position and self.targ_shape != self.pred_shape and self.n_classes > 1
 
     @property
     def takes_indices(self) -> bool:
@@ -209,9 +247,10 @@ class Facts:
     def _indices_fit(self) -> bool:
         """Whether the target holds one class index for each position of the prediction."""
         pred_shape, targ_shape = self.pred_shape, self.targ_shape
-        if self.flat:
+        if self.flat or self.info.takes_both:
             if unit_free(targ_shape) == unit_free(self.positions):
                 return True
+        if self.flat:
             one_list = len(targ_shape) == 1
             one_per_position = self.targ.numel() * self.n_classes == self.pred.numel()
             return one_list and one_per_position and not self.failed
@@ -248,7 +287,7 @@ class Facts:
         ndim = len(self.pred_shape)
         if ndim < 2 or len(self.targ_shape) > ndim:
             return None
-        for axis in (1, ndim - 1):
+        for axis in (1, *range(ndim - 1, 1, -1)):
             if unit_free(self.targ_shape) == unit_free(without_axis(self.pred_shape, axis)):
                 return axis
         return None
@@ -256,19 +295,26 @@ class Facts:
     # What the values say
 
     @cached_property
+    def targ_finite(self) -> Tensor:
+        """The values of the target that are neither NaN nor infinite, in one vector."""
+        values = real_part(self.targ)
+        return values[values.isfinite()]
+
+    @cached_property
     def targ_min(self) -> float:
-        """Smallest value of the target; 0 if it is empty."""
-        return real_part(self.targ).min().item() if self.targ.numel() else 0
+        """Smallest finite value of the target; 0 if there is none."""
+        return self.targ_finite.min().item() if self.targ_finite.numel() else 0
 
     @cached_property
     def targ_max(self) -> float:
-        """Largest value of the target; 0 if it is empty."""
-        return real_part(self.targ).max().item() if self.targ.numel() else 0
+        """Largest finite value of the target; 0 if there is none."""
+        return self.targ_finite.max().item() if self.targ_finite.numel() else 0
 
     @property
     def labels_in_range(self) -> bool:
         """Whether every value of the target could be the index of a class."""
-        return self.targ_min >= 0 and self.targ_max < self.n_classes
+        all_finite = self.targ_finite.numel() == self.targ.numel()
+        return all_finite and self.targ_min >= 0 and self.targ_max < self.n_classes
 
     @cached_property
     def whole_numbers(self) -> bool:
@@ -349,14 +395,25 @@ def real_part(values: Tensor) -> Tensor:
     return values.real if values.is_complex() else values
 
 
-def first_tensor(o) -> Tensor:
-    """Return the first tensor in whatever was given: plain, detached, on the CPU."""
-    while isinstance(o, (list, tuple, dict)) and len(o):
-        parts = list(o.values()) if isinstance(o, dict) else o
-        tensors = [part for part in parts if isinstance(part, Tensor)]
-        o = tensors[0] if tensors else parts[0]
-    if not isinstance(o, Tensor):
+def plain_tensor(part: Part | None) -> Tensor:
+    """Return the tensor of a part: plain, detached, on the CPU. Without one it is empty."""
+    if part is None:
         return torch.empty(0)
-    if o.is_meta:
-        return torch.zeros_like(o, device="cpu").as_subclass(Tensor)
-    return o.detach().cpu().as_subclass(Tensor)
+    if part.tensor.is_meta:
+        return torch.zeros_like(part.tensor, device="cpu").as_subclass(Tensor)
+    return part.tensor.detach().cpu().as_subclass(Tensor)
+
+
+def facts_of(loss_func, pred, targ, backward=False) -> Facts:
+    """Return the facts of a call; of a loss that takes several outputs, those of its prediction.
+
+    A loss takes several outputs if it computes something from them, or would do so with other
+    numbers in the place of the prediction.
+    """
+    f = Facts(loss_func, pred, targ, backward)
+    if f.info.kind or f.part is None or not f.part.steps:
+        return f
+    inner = Facts(LossOfPart(loss_func, pred, f.part), f.part.tensor, targ, backward)
+    inner.trial = f.trial
+    inner.part, inner.outer = f.part, f
+    return inner if inner.kind or not f.failed else f

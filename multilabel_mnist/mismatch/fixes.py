@@ -4,6 +4,8 @@
 
 # %% auto #0
 __all__ = [
+    "AT_HAND",
+    "MOST_STEPS",
     "as_floats",
     "as_labels",
     "shape_without_axis",
@@ -14,21 +16,28 @@ __all__ = [
     "replace_loss",
     "replace_head",
     "lines",
-    "works",
+    "names_in",
     "changes_the_model",
+    "changes_a_variable",
+    "run_fix",
+    "is_computed",
+    "works",
     "tried",
+    "complete",
 ]
 
 # %% ../../nbs/reference/mismatch_fixes.ipynb #70617e22
 import ast
+import warnings
+from collections.abc import Callable, Iterable
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from multilabel_mnist.losses import KIND_OF, TAKES_LABELS
+from multilabel_mnist.losses import KIND_OF, TAKES_LABELS, held_tensors
 from multilabel_mnist.mismatch.facts import Facts, show_shape, without_axis
-from multilabel_mnist.trial import attempt, copy_loss
+from multilabel_mnist.trial import copy_data, copy_loss, keep_random_state
 
 
 # %% ../../nbs/reference/mismatch_fixes.ipynb #d2a47097
@@ -114,14 +123,15 @@ def replace_head(
     ndim: int = 2,  # axes of the prediction; with more than 2, the classes lie along axis 1
 ) -> str:
     """Give the model a last layer with another number of outputs."""
-    behind, note = -1, ""
+    behind, note = -1, "the last layer"
     if f.kind in ("probs", "nll"):
-        behind, note = -2, " # in front of its activation"
+        behind, note = -2, "the layer in front of the activation"
     if ndim < 3:
+        note += f"; in any other model: replace_final_linear(model, {n_outputs})"
         layer = f"nn.Linear(model[{behind}].in_features, {n_outputs})"
     else:
         layer = f"nn.Conv{ndim - 2}d(model[{behind}].in_channels, {n_outputs}, 1)"
-    return f"model[{behind}] = {layer}{note}"
+    return f"model[{behind}] = {layer} # {note}"
 
 
 # %% ../../nbs/reference/mismatch_fixes.ipynb #b3411d32
@@ -131,36 +141,85 @@ def lines(*code: str | None) -> str:
 
 
 # %% ../../nbs/reference/mismatch_fixes.ipynb #ee8f8c9a
-def works(f: Facts, fix: str) -> bool:
-    """Whether a fix runs on copies and the loss is finite afterwards."""
-    trial = attempt(_Fixed(fix, f.loss_func), *f.given)
-    try:
-        return bool(torch.as_tensor(trial.value).isfinite().all())
-    except (TypeError, RuntimeError):  # no number at all
-        return False
+AT_HAND = dict(torch=torch, nn=nn, F=F)  # what a fix may use without an import
+MOST_STEPS = 3  # so many fixes may follow each other
 
 
-class _Fixed:
-    """A loss behind a fix: runs the code on the names that a fix may use, then calls the loss."""
-
-    def __init__(self, fix, loss_func):
-        self.fix, self.loss_func = fix, loss_func
-
-    def __call__(self, pred, targ):
-        loss_func = copy_loss(self.loss_func, "cpu")
-        names = dict(torch=torch, nn=nn, F=F, loss_func=loss_func, pred=pred, targ=targ)
-        exec(self.fix, names)
-        return names["loss_func"](names["pred"], names["targ"])
+def names_in(fix: str) -> set[str]:
+    """Return the names that a fix uses."""
+    # The code is parsed, because a comment may speak of the model without using it.
+    return {node.id for node in ast.walk(ast.parse(fix)) if isinstance(node, ast.Name)}
 
 
 def changes_the_model(fix: str) -> bool:
     """Whether a fix needs the model, and so cannot be tried."""
-    # The code is parsed, because a comment may speak of the model without using it.
-    nodes = ast.walk(ast.parse(fix))
-    return any(isinstance(node, ast.Name) and node.id == "model" for node in nodes)
+    return "model" in names_in(fix)
 
 
-def tried(f: Facts, fixes) -> tuple[str, ...]:
-    """Return the fixes in their order, with those that were tried and failed at the end."""
-    failed = [fix for fix in fixes if not changes_the_model(fix) and not works(f, fix)]
-    return (*[fix for fix in fixes if fix not in failed], *failed)
+def changes_a_variable(f: Facts, fix: str) -> bool:
+    """Whether a fix changes a variable that the loss reads, which a copy cannot show."""
+    variables = {t.name for t in held_tensors(f.loss_func) if t.code == t.name}
+    return bool(variables & names_in(fix))
+
+
+def run_fix(f: Facts, fix: str) -> Facts | None:
+    """Run a fix on copies and return the facts afterwards; None if the code raises an error."""
+    names = dict(AT_HAND, loss_func=copy_loss(f.loss_func, "cpu"))
+    names["pred"], names["targ"] = (copy_data(o, "cpu") for o in f.given)
+    with keep_random_state(), warnings.catch_warnings(action="ignore"), torch.enable_grad():
+        try:
+            exec(fix, names)
+        except Exception:  # the tensors and the loss are anyone's, and may not allow what it does
+            return None
+    after = names.get("metrics", names["loss_func"])
+    return Facts(after, names["pred"], names["targ"], f.backward)
+
+
+def is_computed(f: Facts) -> bool:
+    """Whether the loss computes finite numbers: a single one, if `backward()` is called on it."""
+    try:
+        value = torch.as_tensor(f.trial.value)
+        return bool(value.isfinite().all()) and (value.numel() == 1 or not f.backward)
+    except (TypeError, RuntimeError):  # no number at all
+        return False
+
+
+def works(f: Facts, fix: str) -> bool:
+    """Whether a fix runs on copies and the loss is finite afterwards."""
+    after = run_fix(f, fix)
+    return after is not None and is_computed(after)
+
+
+# %% ../../nbs/reference/mismatch_fixes.ipynb #fcd968e9
+def tried(
+    f: Facts,
+    fixes: Iterable[str],  # in the order of their causes' choice
+    find: Callable = lambda f: None,  # returns what is wrong with the facts, or None
+) -> tuple[str, ...]:
+    """Return the fixes that run, those that leave no finite loss at the end."""
+    good, not_finite = [], []
+    for fix in fixes:
+        found = complete(f, fix, find)
+        if found is not None:
+            code, is_good = found
+            (good if is_good else not_finite).append(code)
+    return (*good, *not_finite)
+
+
+def complete(
+    f: Facts, fix: str, find: Callable, steps: int = MOST_STEPS
+) -> tuple[str, bool] | None:  # the code, and whether the loss is finite; None: it raises an error
+    """Try a fix, and add the fix of what is still wrong after it."""
+    if changes_the_model(fix) or changes_a_variable(f, fix):
+        return fix, True
+    after = run_fix(f, fix)
+    if after is None:
+        return None
+    next_finding = find(after) if steps > 1 else None
+    if next_finding is not None and next_finding.explanation.certain:
+        for next_fix in next_finding.fixes:
+            found = complete(after, next_fix, find, steps - 1) if next_fix not in fix else None
+            if found is not None:
+                code, is_good = found
+                return lines(fix, code), is_good
+    return None if after.failed else (fix, is_computed(after))

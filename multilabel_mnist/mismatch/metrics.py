@@ -5,6 +5,8 @@
 # %% auto #0
 __all__ = [
     "LARGEST",
+    "use_metric",
+    "use_fastai",
     "VectorsForAccuracy",
     "OneOutputForAccuracy",
     "ClassesElsewhere",
@@ -18,8 +20,23 @@ __all__ = [
 # %% ../../nbs/reference/mismatch_metrics.ipynb #085fa834
 from multilabel_mnist.losses import METRICS
 from multilabel_mnist.mismatch.cause import CauseWithForms, Explanation, Form
-from multilabel_mnist.mismatch.facts import show_shape, unit_free, without_axis
+from multilabel_mnist.mismatch.facts import Facts, show_shape, unit_free, without_axis
 from multilabel_mnist.mismatch.fixes import lines, replace_head
+
+
+# %% ../../nbs/reference/mismatch_metrics.ipynb #3903df90
+def use_metric(metric: str, *before: str) -> str:
+    """Use another metric, after the lines `before` that import or define it."""
+    return lines(*before, f"metrics = {metric} # in Learner(...), or learn.metrics = metrics")
+
+
+def use_fastai(f: Facts, name: str, axis: int = -1) -> str:
+    """Use one of fastai's metrics, with the classes along an axis."""
+    if axis in (-1, len(f.pred_shape) - 1):
+        return use_metric(name, f"from fastai.metrics import {name}")
+    imports = ("from functools import partial", f"from fastai.metrics import {name}")
+    return use_metric(f"partial({name}, axis={axis})", *imports)
+
 
 # %% ../../nbs/reference/mismatch_metrics.ipynb #cb3ef98c
 LARGEST = "compares the position of the largest output with a class index"
@@ -40,7 +57,7 @@ class VectorsForAccuracy(Form):
 
     def fix(self, f, n_classes):
         take_index = "targ = targ.argmax(-1)"
-        multi = "from fastai.metrics import accuracy_multi\nloss_func = accuracy_multi"
+        multi = use_fastai(f, "accuracy_multi")
         one_hot = f.sums_to_1(f.targ)
         return [take_index, multi] if one_hot else [multi, take_index]
 
@@ -62,8 +79,11 @@ class OneOutputForAccuracy(Form):
 
     def fix(self, f, seen):
         return [
-            "def loss_func(pred, targ): # a logit above 0 means yes\n"
-            "    return ((pred>0).flatten()==targ.flatten().bool()).float().mean()"
+            use_metric(
+                "yes_or_no",
+                "def yes_or_no(pred, targ): # a logit above 0 means yes",
+                "    return ((pred>0).flatten()==targ.flatten().bool()).float().mean()",
+            )
         ]
 
 
@@ -84,13 +104,7 @@ class ClassesElsewhere(Form):
         )
 
     def fix(self, f, n_classes):
-        return [
-            lines(
-                "from functools import partial",
-                f"from fastai.metrics import {f.name}",
-                f"loss_func = partial({f.name}, axis=1)",
-            )
-        ]
+        return [use_fastai(f, f.info.like or f.name, axis=1)]
 
 
 class OtherCountForAccuracy(Form):
@@ -130,16 +144,7 @@ class LabelsForAccuracyMulti(Form):
         )
 
     def fix(self, f, axis):
-        last = axis == len(f.pred_shape) - 1
-        if last:
-            return ["from fastai.metrics import accuracy\nloss_func = accuracy"]
-        return [
-            lines(
-                "from functools import partial",
-                "from fastai.metrics import accuracy",
-                f"loss_func = partial(accuracy, axis={axis})",
-            )
-        ]
+        return [use_fastai(f, "accuracy", axis)]
 
 
 class OtherShapeForAccuracyMulti(Form):
@@ -171,9 +176,9 @@ class NumbersForAccuracyMulti(Form):
 
     def say(self, f, limits):
         low, high = limits
+        expects = "expects 0s and 1s" if f.failed else "counts every number but 0 as a yes"
         return Explanation(
-            f"{f.name} counts every number but 0 as a yes, and the target runs from {low:g} to "
-            f"{high:g}.",
+            f"{f.name} {expects}, and the target runs from {low:g} to {high:g}.",
             "Give it 0s and 1s.",
         )
 

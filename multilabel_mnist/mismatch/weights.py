@@ -107,7 +107,7 @@ class ClassWeightLength(Cause):
         return [self._weights_from_targets(f, weights)]
 
     def _weights_from_labels(self, f, weights):
-        """Weigh each class by the inverse of its frequency."""
+        """Weigh each class by the inverse of its frequency, or its 1s by the 0s for each."""
         n_classes = self._n_classes(f)
         labels = "targ.reshape(-1)"
         if f.targ.is_floating_point():  # probabilities
@@ -115,10 +115,13 @@ class ClassWeightLength(Cause):
         elif not 0 <= f.info.ignore_index < n_classes and not f.labels_in_range:
             # The ignored label is no class, and bincount cannot count it.
             labels = f"targ[targ!={f.info.ignore_index}]"
+        ratio = f"n.sum() / ({n_classes}*n.clamp_min(1))"
+        if weights.name == "pos_weight":
+            ratio = "(n.sum()-n) / n.clamp_min(1)"
         return lines(
             f"n = torch.bincount({labels}, minlength={n_classes}) "
             "# of the whole training set, not of one batch",
-            f"{weights.code} = n.sum() / ({n_classes}*n.clamp_min(1))",
+            f"{weights.code} = {ratio}",
         )
 
     def _weights_to_fill_in(self, f, weights):

@@ -1,10 +1,14 @@
 """Predictions and targets on a GPU, on two devices, or on none."""
 
+from functools import partial
+
 import pytest
 import torch
 import torch.nn.functional as F
+from fastai.losses import BCEWithLogitsLossFlat, CrossEntropyLossFlat
 from torch import nn
 
+from multilabel_mnist.labels import BCEOneHotLossFlat
 from multilabel_mnist.mismatch import diagnose, facts
 
 
@@ -55,3 +59,144 @@ def test_two_devices():
     names = dict(pred=pred, targ=targ)
     exec(d.fixes[0], names)
     assert nn.MSELoss()(names["pred"], names["targ"]).device == pred.device
+
+
+# Class weights elsewhere: `meta`, whose tensors have no numbers, stands for the other device.
+
+
+class Own(nn.Module):
+    """A loss of the user's: a registered tensor, a plain one, or one in a part."""
+
+    def __init__(self, weight, where):
+        super().__init__()
+        self.where = where
+        if where == "buffer":
+            self.register_buffer("weight", weight)
+        elif where == "parameter":
+            self.weight = nn.Parameter(weight)
+        elif where == "attribute":
+            self.weight = weight
+        else:
+            self.part = nn.BCEWithLogitsLoss(pos_weight=weight)
+
+    def forward(self, pred, targ):
+        if self.where == "part":
+            return self.part(pred, targ)
+        each = F.binary_cross_entropy_with_logits(pred, targ, reduction="none")
+        return (each * self.weight).mean()
+
+
+class Plain:
+    """A loss that is no module."""
+
+    def __init__(self, weight):
+        self.weight = weight
+
+    def __call__(self, pred, targ):
+        return F.cross_entropy(pred, targ, weight=self.weight)
+
+
+class Careful(Own):
+    """A loss that brings its weights to the prediction."""
+
+    def forward(self, pred, targ):
+        weight = self.weight.to(pred.device)
+        return F.cross_entropy(pred, targ, weight=weight)
+
+
+def reading_a_variable(weight):
+    def loss(pred, targ):
+        return F.cross_entropy(pred, targ, weight=weight)
+
+    return loss
+
+
+OF_LABELS = {
+    "module": lambda w: nn.CrossEntropyLoss(weight=w),
+    "nll": lambda w: nn.NLLLoss(weight=w),
+    "flat": lambda w: CrossEntropyLossFlat(weight=w),
+    "partial": lambda w: partial(F.cross_entropy, weight=w),
+    "plain": Plain,
+    "variable": reading_a_variable,
+}
+OF_TARGETS = {
+    "weight": lambda w: nn.BCEWithLogitsLoss(weight=w),
+    "pos_weight": lambda w: nn.BCEWithLogitsLoss(pos_weight=w),
+    "flat pos_weight": lambda w: BCEWithLogitsLossFlat(pos_weight=w),
+    "partial": lambda w: partial(F.binary_cross_entropy_with_logits, pos_weight=w),
+    "buffer": lambda w: Own(w, "buffer"),
+    "parameter": lambda w: Own(w, "parameter"),
+    "attribute": lambda w: Own(w, "attribute"),
+    "part": lambda w: Own(w, "part"),
+}
+WEIGHTED = [
+    *[pytest.param(make, (7,), id=f"labels: {name}") for name, make in OF_LABELS.items()],
+    *[pytest.param(make, (7, 3), id=f"targets: {name}") for name, make in OF_TARGETS.items()],
+]
+
+
+def pair_on(device, targ_shape):
+    """Return log-probabilities with targets of 3 columns, or with labels."""
+    pred = torch.randn(7, 3).log_softmax(1)
+    dtype = torch.float if targ_shape[1:] == (3,) else torch.long
+    return pred.to(device), torch.zeros(targ_shape, dtype=dtype, device=device)
+
+
+@pytest.mark.parametrize("make, targ_shape", WEIGHTED)
+@pytest.mark.parametrize("here, there", [("meta", "cpu"), ("cpu", "meta")])
+def test_class_weights_on_another_device(make, targ_shape, here, there):
+    pred, targ = pair_on(here, targ_shape)
+    loss = make(torch.ones(3, device=there))
+    with pytest.raises(RuntimeError, match="device"):
+        loss(pred, targ)
+    d = diagnose(loss, pred, targ)
+    assert d.cause == "other-device" and d.certain and not d.silent, d
+    assert f"on {there}" in d.explanation and f"on {here}" in d.explanation
+    assert d.fixes and "device" in d.message
+
+
+@pytest.mark.parametrize("make, targ_shape", WEIGHTED)
+def test_the_fix_moves_class_weights(make, targ_shape):
+    pred, targ = pair_on("meta", targ_shape)
+    loss = make(torch.ones(3))
+    names = dict(loss_func=loss, pred=pred, targ=targ, weight=torch.ones(3), nn=nn)
+    exec(diagnose(loss, pred, targ).fixes[0], names)
+    if make is reading_a_variable:
+        assert names["weight"].is_meta  # the variable that the function reads, in your own code
+    else:
+        assert names["loss_func"](pred, targ).is_meta
+
+
+@pytest.mark.parametrize("make, targ_shape", WEIGHTED)
+@pytest.mark.parametrize("device", ["cpu", "meta"])
+def test_class_weights_on_the_same_device(make, targ_shape, device):
+    if make is reading_a_variable and device == "meta":
+        return  # a variable without numbers has no copy with numbers
+    pred, targ = pair_on(device, targ_shape)
+    assert diagnose(make(torch.ones(3, device=device)), pred, targ).ok
+
+
+@pytest.mark.parametrize("where", ["buffer", "attribute"])
+def test_a_loss_that_brings_its_weights_to_the_prediction_is_right(where):
+    assert diagnose(Careful(torch.ones(3), where), *pair_on("meta", (7,))).ok
+
+
+@pytest.mark.parametrize("make", OF_TARGETS.values(), ids=OF_TARGETS)
+def test_a_single_number_may_stay_on_the_cpu(make):
+    assert diagnose(make(torch.tensor(2.0)), *pair_on("meta", (7, 3))).ok
+
+
+@pytest.mark.parametrize("shape", [(7,), (7, 1), (7, 3)])
+def test_our_own_loss_with_weights_on_another_device(shape):
+    loss = BCEOneHotLossFlat(pos_weight=torch.ones(3, device="meta"))
+    d = diagnose(loss, *pair_on("cpu", shape))
+    assert d.cause == "other-device" and d.fixes == ("loss_func.func.to(pred.device)",)
+
+
+def test_what_else_is_wrong_is_told_before_the_device():
+    pred, _ = pair_on("meta", (7,))
+    loss = nn.CrossEntropyLoss(weight=torch.ones(3))
+    assert diagnose(loss, pred, torch.zeros(5, dtype=torch.long, device="meta")).cause == "rows"
+    labels = torch.tensor([0, 1, 9])
+    on_meta = nn.CrossEntropyLoss(weight=torch.ones(3, device="meta"))
+    assert diagnose(on_meta, torch.randn(3, 3), labels).cause == "label-out-of-range"

@@ -25,6 +25,12 @@ def test_a_wrong_pair_is_told_by_its_cause(kind, data):
 
 
 def test_there_are_wrong_pairs_for_every_cause():
-    """Those that need no tensors but two devices, or no tensor at all, are among the cases."""
-    elsewhere = {"other-device", "several-outputs", "prediction-dtype", "class-weight-dtype"}
+    """Those that need two devices, no tensor at all or a `backward()` have tests elsewhere."""
+    elsewhere = {
+        "other-device",
+        "several-outputs",
+        "prediction-dtype",
+        "class-weight-dtype",
+        "loss-not-reduced",
+    }
     assert {kind.cause for kind in WRONG.values()} == {c.slug for c in CAUSES} - elsewhere
