@@ -252,7 +252,7 @@ assert margins(logits).shape == logits.shape
 thresholds = tune_thresholds(probs, targets)
 calibrated = SigmoidCalibrator().fit(logits, targets)(logits)
 assert calibrated.shape == logits.shape
-preds = SigmoidPreds(probs, vocab=list("abcd"), targs=targets, threshold=thresholds)
+preds = SigmoidPreds(logits, vocab=list("abcd"), targs=targets, threshold=thresholds)
 assert len(preds.verdicts) == len(preds.labels) == 40
 assert preds.exact.shape == (40,)
 
