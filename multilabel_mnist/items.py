@@ -20,9 +20,9 @@ from torch import Tensor
 from torch.utils.data import ConcatDataset, Subset
 from torch.utils.data import DataLoader as TorchDataLoader
 
-from .batches import PixelDL
-from .checks import describe
-from .pixels import grey_image
+from multilabel_mnist.batches import PixelDL
+from multilabel_mnist.checks import describe
+from multilabel_mnist.pixels import grey_image
 
 
 # %% ../nbs/reference/items.ipynb #42588099
@@ -388,6 +388,11 @@ def loader_of_items(
     items,  # files, images, an array of images, rows of a table, or inputs of the model
 ) -> tuple:  # a DataLoader, and the items as a list
     """Return a loader over items; ValueError if there are none, or for what is not an image."""
+    if len(dls.loaders) < 2:
+        raise ValueError(
+            "expected a learner with a validation split, whose transforms read new items, got one "
+            "with a training split alone; pass dl=a DataLoader of these items"
+        )
     dataset = dls.valid_ds
     image_class = _image_class(dataset)
     items = _as_collection(items, dataset)
@@ -412,12 +417,26 @@ def _read_rows(items, dataset):
         items = _rows_of_frame(items)
     transforms = _row_reader(dataset)
     row_type = _types(dataset)[0]
-    return [
-        _read_row(_as_row(item, row_type), transforms) if _is_row(item) else item for item in items
-    ]
+    files = []
+    for item in items:
+        if isinstance(item, (str, Path)) and not Path(item).exists():
+            raise ValueError(
+                f"expected rows or image files, got {item}, which does not exist; pass the rows "
+                "of the table, from which the learner reads its files"
+            )
+        files.append(_read_row(_as_row(item, row_type), transforms) if _is_row(item) else item)
+    return files
 
 
 # %% ../nbs/reference/items.ipynb #d71ac81a
+def _length(dataset) -> int | None:
+    """Return the length of a data set; None for a stream without one."""
+    try:
+        return len(dataset)
+    except TypeError:
+        return None
+
+
 def _items_of(dataset) -> list | None:
     """Return the items of a data set, files where it opens files; None if it does not tell."""
     if isinstance(dataset, Subset):
@@ -429,7 +448,7 @@ def _items_of(dataset) -> list | None:
     if hasattr(dataset, "samples") and hasattr(dataset, "loader"):  # torchvision's folders
         return [sample[0] for sample in dataset.samples]
     items = getattr(dataset, "items", None)
-    if not hasattr(items, "__len__") or len(items) != len(dataset):
+    if not hasattr(items, "__len__") or len(items) != _length(dataset):
         return None
     return _named(items, _row_reader(dataset))
 
@@ -449,10 +468,7 @@ def _named(items, transforms: list) -> list:
 def _has_no_items(dl) -> bool:
     """Say whether a loader's data set, or the loader if it has none, is empty."""
     dataset = getattr(dl, "dataset", None)
-    try:
-        return len(dl if dataset is None else dataset) == 0
-    except TypeError:  # a stream
-        return False
+    return _length(dl if dataset is None else dataset) == 0
 
 
 SPLITS = ("train", "valid", "test")

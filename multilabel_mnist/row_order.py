@@ -8,6 +8,7 @@ __all__ = ["keeps_order", "OrderedBatches", "in_order"]
 # %% ../nbs/reference/row_order.ipynb #8187890d
 from collections.abc import Callable, Iterator, Mapping
 from copy import copy
+from functools import partial
 from operator import index
 
 import numpy as np
@@ -22,7 +23,7 @@ from torch.utils.data import (
 )
 from torch.utils.data import DataLoader as TorchDataLoader
 
-from .checks import describe
+from multilabel_mnist.checks import describe
 
 # %% ../nbs/reference/row_order.ipynb #9c9932d3
 _LIBRARIES = ("fastai", "torch", "multilabel_mnist")
@@ -181,6 +182,15 @@ def _fastai_stream(dl: DataLoader, settings: dict) -> DataLoader:
     return dl.new(n=dl.n, num_workers=0, **settings)
 
 
+def _start_as_validation(dl: DataLoader, before_iter: Callable) -> None:
+    """Begin an epoch of a loader, and tell its transforms that this is no training."""
+    before_iter()
+    for name in ("after_item", "before_batch", "after_batch"):
+        pipeline = getattr(dl, name)
+        if hasattr(pipeline, "split_idx"):
+            pipeline.split_idx = 1
+
+
 def _fastai_in_order(
     dl: DataLoader,
     bs: int | None,  # None: as it is
@@ -194,6 +204,8 @@ def _fastai_in_order(
     if dl.n != len(dl.dataset):
         settings["n"] = dl.n  # which `new` forgets
     in_order = dl.new(**settings)
+    if getattr(dl.dataset, "split_idx", None) == 0:
+        in_order.before_iter = partial(_start_as_validation, in_order, in_order.before_iter)
     if dl.prebatched:
         return OrderedBatches(in_order, None, "its data set returns whole batches")
     if not _keeps_to_its_indices(in_order):

@@ -30,14 +30,19 @@ from fastai.vision.all import (
     ColReader,
     DataBlock,
     DataLoaders,
+    FlipItem,
     ImageBlock,
     ImageDataLoaders,
     Learner,
     MultiCategoryBlock,
     PILImage,
     PILImageBW,
+    RandomErasing,
     RandomSplitter,
     Resize,
+    Rotate,
+    TensorImageBase,
+    Transform,
     nn,
     noop,
 )
@@ -303,6 +308,75 @@ def test_rows_that_cannot_be_read_get_one_sentence(folder, df):
     learner = Learner(paths, linear(3, 10), loss_func=BCEOneHotLossFlat())
     with pytest.raises(ValueError, match="got a DataFrame; this learner reads files, not rows"):
         sigmoid_preds(learner, df)
+
+
+def test_names_of_files_without_their_folder_get_one_sentence(folder, df):
+    make = blocks(CategoryBlock, ColReader("name", pref=folder, suff=".png"), ColReader("label"))
+    learner = Learner(make(df), linear(3), loss_func=BCEOneHotLossFlat())
+    for names in (df["name"], list(df["name"]), "x3"):
+        with pytest.raises(ValueError, match="got x[03], which does not exist; pass the rows"):
+            sigmoid_preds(learner, names)
+
+
+class MixesImages(Transform):
+    """A batch transform of training that moves every image to another row."""
+
+    split_idx = 0
+    order = 90
+
+    def encodes(self, x: TensorImageBase):
+        return x.roll(1, 0)
+
+
+AUGMENTATIONS = {
+    "flips": dict(item_tfms=FlipItem(p=1.0)),
+    "turns": dict(batch_tfms=Rotate(max_deg=90, p=1.0, draw=45.0)),
+    "mixes": dict(batch_tfms=MixesImages()),
+    "erases": dict(batch_tfms=RandomErasing(p=1.0, sl=0.5)),
+}
+
+
+@pytest.mark.parametrize("augment", AUGMENTATIONS.values(), ids=AUGMENTATIONS)
+@pytest.mark.parametrize("image", [PILImage, PILImageBW])
+def test_training_images_are_predicted_as_they_are(folder, df, augment, image):
+    block = DataBlock(
+        (ImageBlock(image), CategoryBlock),
+        get_x=ColReader("name", pref=folder, suff=".png"),
+        get_y=ColReader("label"),
+        splitter=RandomSplitter(seed=1),
+        **augment,
+    )
+    dls = block.dataloaders(df, bs=4, num_workers=0)
+    learner = Learner(dls, linear(3 if image is PILImage else 1), loss_func=BCEOneHotLossFlat())
+    numbers = [number_of(name) for name in dls.train_ds.items["name"]]
+    for kwargs in (dict(dl="train"), dict(dl=dls.train.new(shuffle=True)), dict(dl=0)):
+        assert_in_step(sigmoid_preds(learner, **kwargs), learner, folder, numbers)
+    augmented = dls.train.new(shuffle=False, drop_last=False)
+    with learner.no_bar():
+        logits, _ = learner.get_preds(dl=augmented, act=noop)
+    assert not logits.allclose(sigmoid_preds(learner, dl="train").logits)  # training goes on so
+
+
+def test_shown_images_are_those_of_the_rows(learn, folder, df):
+    for preds in (
+        sigmoid_preds(learn, df.sample(frac=1, random_state=2)),
+        sigmoid_preds(learn),
+        sigmoid_preds(learn, dl="train")[::-1],
+    ):
+        for item, image in zip(preds.items, preds._images(), strict=True):
+            shown = np.array(PILImage.create(image).convert("L"))
+            pixels = np.array(Image.open(folder / Path(item).name).convert("L"))
+            assert np.array_equal(shown, pixels)
+
+
+def test_a_learner_with_a_training_split_alone_gets_one_sentence():
+    dataset = tud.TensorDataset(torch.randn(6, 4), torch.eye(3)[torch.arange(6) % 3])
+    learner = Learner(
+        DataLoaders(tud.DataLoader(dataset, 2)), nn.Linear(4, 3), loss_func=nn.BCEWithLogitsLoss()
+    )
+    assert len(sigmoid_preds(learner, dl="train")) == 6
+    with pytest.raises(ValueError, match="expected a learner with a validation split"):
+        sigmoid_preds(learner, torch.randn(2, 4))
 
 
 # ---- color images in memory

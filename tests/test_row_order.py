@@ -424,3 +424,28 @@ def test_the_loader_itself_is_left_as_it_was():
     state = torch.random.get_rng_state()
     in_order(tud.DataLoader(Named(), 4, shuffle=True))
     assert torch.random.get_rng_state().equal(state)
+
+
+class StreamOfItems(Stream):
+    """A stream that also has a list of items, whose order need not be its own."""
+
+    def __init__(self, has_length=True):
+        super().__init__(has_length)
+        self.items = self.named.items[::-1]
+
+
+@pytest.mark.parametrize("make", STREAMS.values(), ids=STREAMS)
+def test_items_of_a_stream_are_not_trusted(make):
+    with pytest.warns(UserWarning, match="not known: its data set is a stream"):
+        dataset = StreamOfItems(has_length=False)
+        dataset.__class__ = StreamOfItemsWithLength
+        preds = sigmoid_preds(learner(), dl=make(dataset))
+    assert preds.items == list(range(11))
+    with pytest.raises(ValueError, match="expected a DataLoader with a length"):
+        dataset = StreamOfItems(has_length=False)
+        sigmoid_preds(learner(), dl=make(dataset))
+
+
+class StreamOfItemsWithLength(StreamOfItems):
+    def __len__(self):
+        return len(self.named)
