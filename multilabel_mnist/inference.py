@@ -307,7 +307,7 @@ class SigmoidPreds:
         if not isinstance(idx, slice):
             # An empty list becomes an array of floats, which cannot index.
             idx = np.asarray(idx) if np.size(idx) else []
-        at = np.atleast_1d(np.arange(len(self))[idx])
+        at = np.atleast_1d(np.arange(len(self))[idx]).copy()  # torch takes no reversed view
         res = copy(self)
         for name in ("logits", "probs", "targs", "_given_probs"):
             values = getattr(self, name)

@@ -72,6 +72,15 @@ def test_items_are_chosen():
         preds[4]
 
 
+@pytest.mark.parametrize("step", [-1, -2, 2])
+def test_items_are_chosen_backwards(step):
+    preds = SigmoidPreds(LOGITS, targs=torch.zeros(4, LOGITS.shape[1]), items=list("abcd"))
+    chosen = preds[::step]
+    assert chosen.items == list("abcd")[::step]
+    at = list(range(4))[::step]
+    assert chosen.logits.equal(preds.logits[at]) and chosen.probs.equal(preds.probs[at])
+
+
 def test_a_selection_keeps_its_images():
     items = [np.full((4, 4), i, "uint8") for i in range(4)]
     preds = SigmoidPreds(LOGITS, items=items)[[3, 1]][1:]
