@@ -29,13 +29,13 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import IterableDataset, Subset
 
-from .batches import PixelDL
-from .checks import check_scores, describe, is_fastai
-from .inference import SigmoidPreds
-from .items import innermost, loader_of_items, loader_of_split
-from .losses import probe_loss, read_loss
-from .row_order import OrderedBatches, in_order
-from .trial import attempt
+from multilabel_mnist.batches import PixelDL
+from multilabel_mnist.checks import check_scores, describe, is_fastai
+from multilabel_mnist.inference import SigmoidPreds
+from multilabel_mnist.items import innermost, loader_of_items, loader_of_split
+from multilabel_mnist.losses import probe_loss, read_loss
+from multilabel_mnist.row_order import OrderedBatches, in_order
+from multilabel_mnist.trial import attempt
 
 
 # %% ../nbs/reference/predict.ipynb #232a2075
