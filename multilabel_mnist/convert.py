@@ -407,7 +407,7 @@ def _twin(metric: AccumMetric, make: Callable, n_classes: int) -> AccumMetric:
     if settings.get("average") == "binary":
         settings["average"] = "macro"
         if n_classes == 2:
-            settings["labels"] = [settings["pos_label"]]
+            settings["labels"] = [settings.get("pos_label", 1)]
     twin = make(**settings)
     twin.name = metric.name
     return twin

@@ -991,7 +991,13 @@ def test_twins_agree_where_exactly_one_class_fires(make, average, n_classes):
     torch.testing.assert_close(values(single), expected)
 
 
-@pytest.mark.parametrize("make", AVERAGED, ids="F1 precision recall Jaccard FBeta".split())
+BINARY = {
+    **dict(zip("F1 precision recall Jaccard FBeta".split(), AVERAGED, strict=True)),
+    "scikit-learn's": lambda: skm_to_fastai(skm.f1_score, average="binary"),
+}
+
+
+@pytest.mark.parametrize("make", BINARY.values(), ids=BINARY)
 def test_the_twin_of_a_binary_metric_is_about_class_1(make):
     learn = small_learner(2, metrics=make())
     learn.model = Sure(2)
