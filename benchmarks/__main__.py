@@ -16,6 +16,7 @@ PARTS = {
     "d": ("steps", "what each part adds to a training step"),
     "e": ("diagnosing", "diagnosing a mismatch"),
     "f": ("importing", "importing a module"),
+    "g": ("scaling", "how time and memory grow with items and classes"),
 }
 DIGITS = {
     "mnist_png": "MNIST",

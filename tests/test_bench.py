@@ -10,7 +10,17 @@ import torch
 from torch import nn
 
 from benchmarks import __main__ as bench
-from benchmarks import diagnosing, fitting, importing, limit, loading, report, timing, verdicts
+from benchmarks import (
+    diagnosing,
+    fitting,
+    importing,
+    limit,
+    loading,
+    report,
+    scaling,
+    timing,
+    verdicts,
+)
 from conftest import run
 from multilabel_mnist.mismatch import diagnose
 from multilabel_mnist.training import digit_cnn
@@ -23,6 +33,7 @@ RATIOS = {
     "d": {"step_onehot", "step_bce_onehot", "step_explain", "step_compose"},
     "e": set(),
     "f": set(),
+    "g": {f"{name}_over_{size}" for name in scaling.CALLS for size in "NC"},
 }
 
 
@@ -46,7 +57,10 @@ def done(tmp_path_factory):
 def test_every_ratio_has_its_name_and_every_repetition_is_kept(done):
     said, results, _ = done
     assert set(results["ratios"]) == set().union(*RATIOS.values())
-    assert all(v > 0 for v in results["ratios"].values())
+    times = {name: v for name, v in results["ratios"].items() if name not in RATIOS["g"]}
+    assert all(v > 0 for v in times.values())
+    # Exponents: 0 if the time stays the same, 1 if it grows in proportion, 2 if with the square.
+    assert all(-2 < results["ratios"][name] < 3 for name in RATIOS["g"])
     assert set(results["parts"]) == set(RATIOS)
     for key, part in results["parts"].items():
         assert part["rows"]
@@ -84,8 +98,8 @@ def test_imports_are_those_of_the_modules_that_need_torch_alone(done):
 @pytest.mark.parametrize(
     "words, told",
     [
-        (["--only", "a,z"], "expected some of a,b,c,d,e,f, got a,z"),
-        (["--only", ""], "expected some of a,b,c,d,e,f, got none"),
+        (["--only", "a,z"], "expected some of a,b,c,d,e,f,g, got a,z"),
+        (["--only", ""], "expected some of a,b,c,d,e,f,g, got none"),
         (["--repeats", "-1"], "expected a number from 1 up, got -1"),
         (["--repeats", "0"], "expected a number from 1 up, got 0"),
     ],
@@ -158,6 +172,24 @@ def test_cases_are_what_their_names_say():
     for name, case in diagnosing.cases().items():
         found = diagnose(*case)
         assert found.ok == name.startswith("nothing wrong"), (name, found)
+
+
+def test_growth_is_an_exponent():
+    smaller, larger = ({"seconds": [t, t, 9 * t]} for t in (1.0, 16.0))
+    assert scaling.exponent(larger, smaller) == 2
+
+
+def test_peak_memory_is_what_a_call_takes_at_most():
+    size = 40_000_000
+
+    def call():
+        first = bytearray(size)
+        del first
+        second = bytearray(size)
+        return len(second)
+
+    assert 0.95 * size < scaling.peak(call) < 1.5 * size
+    assert scaling.peak(lambda: None) < 0.1 * size
 
 
 def test_report_reads_what_parts_give():
