@@ -64,8 +64,10 @@ def test_items_are_chosen():
         -1,
         torch.tensor([0, 1]),
         [True, False, True, True],
+        slice(None, None, -1),
     ]
-    assert [len(preds[idx]) for idx in indices] == [0, 0, 0, 0, 1, 2, 3]
+    assert [len(preds[idx]) for idx in indices] == [0, 0, 0, 0, 1, 2, 3, 4]
+    assert preds[::-1].items == [3, 2, 1, 0]
     assert preds[[]].labels == []
     assert preds[[]].to_frame().shape == (0, 6)
     with pytest.raises(IndexError):
