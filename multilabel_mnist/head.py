@@ -6,7 +6,9 @@
 __all__ = ["head_table", "replace_final_linear", "final_linear"]
 
 # %% ../nbs/reference/head.ipynb #98e80334
+import inspect
 import warnings
+from collections.abc import Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -113,9 +115,19 @@ class _Call:
     out_shape: tuple | list
 
 
+def _as_arguments(model: nn.Module, inputs) -> tuple[tuple, dict]:
+    """Return the positional and the keyword arguments to call a model with."""
+    if isinstance(inputs, Mapping):
+        named = dict(inputs)
+        if named.keys() <= inspect.signature(model.forward).parameters.keys():
+            return (), named
+        return (named,), {}
+    return tuple(inputs) if isinstance(inputs, (tuple, list)) else (inputs,), {}
+
+
 def _record_calls(
     model: nn.Module,
-    inputs,  # a tensor, or a tuple or list of the model's inputs
+    inputs,  # a tensor, a tuple or list of the model's inputs, or a dict of them by name
 ) -> list[_Call]:  # in running order
     """Send a batch through the model and note the shapes; ValueError if the model rejects it."""
     calls = []
@@ -126,12 +138,11 @@ def _record_calls(
 
         return note_shapes
 
-    if not isinstance(inputs, (tuple, list)):
-        inputs = (inputs,)
+    args, kwargs = _to_device(_as_arguments(model, inputs), next(model.parameters()).device)
     hooks = [m.register_forward_hook(make_hook(name)) for name, m in list_layers(model)]
     try:
-        model(*_to_device(inputs, next(model.parameters()).device))
-    except (RuntimeError, TypeError, IndexError) as e:
+        model(*args, **kwargs)
+    except Exception as e:  # the model is the user's code, it may raise anything
         raise ValueError(
             f"expected inputs that {type(model).__name__} was made for, got a batch of shape "
             f"{_shape_of(inputs)}; pass one that goes through the model ({e})"
@@ -243,7 +254,7 @@ def _make_row(call: _Call, prefix: str) -> dict:
 # %% ../nbs/reference/head.ipynb #a1368d90
 def head_table(
     o: nn.Module,  # a model that ends in one linear layer, or a fastai Learner with one
-    xb: Tensor | tuple | None = None,  # the model's input or inputs; None: a batch of the Learner's
+    xb: Tensor | tuple | dict | None = None,  # the model's inputs; None: a batch of the Learner's
 ):  # a DataFrame: name, layer, in_shape, out_shape, params, trainable, loss_adds
     """Show the layers of the head in running order, and what the loss adds to the last one.
 
@@ -289,6 +300,7 @@ def _make_layer(
     old: nn.Linear,
     n_out: int,
     bias: Tensor | None,  # float32, shape (n_out,); None: random, if `old` has a bias
+    trains: bool = True,
 ) -> nn.Linear:
     """Return a new layer with the inputs, device, dtype and mode of `old`."""
     new = nn.Linear(
@@ -300,7 +312,13 @@ def _make_layer(
     )
     if bias is not None:
         new.bias.data.copy_(bias)
-    return new.train(old.training)
+    return new.train(old.training).requires_grad_(trains)
+
+
+def _should_train(model: nn.Module, old: nn.Linear) -> bool:
+    """Say whether a new layer trains: not if the old one alone was frozen."""
+    is_trained = any(p.requires_grad for p in old.parameters())
+    return is_trained or not any(p.requires_grad for p in model.parameters())
 
 
 def _swap_layer(model: nn.Module, old: nn.Linear, new: nn.Linear) -> nn.Module:
@@ -357,7 +375,7 @@ def _update_optimizer(
             opt.state.pop(before, None)
         decays = decay_bias or after is new.weight
         opt.state[after] = {} if decays else {"do_wd": False}
-        after.requires_grad_(index >= opt.frozen_idx)
+        after.requires_grad_(after.requires_grad and index >= opt.frozen_idx)
     opt.param_lists = L(groups)
 
 
@@ -373,6 +391,34 @@ def _update_learner(learn, model: nn.Module, old: nn.Linear, new: nn.Linear) -> 
         _update_optimizer(opt, old, new, model, learn.wd_bn_bias)
 
 
+# %% ../nbs/reference/head.ipynb #50f56974
+def _set_counts(holder, old: int, new: int) -> None:
+    """Set the number of outputs that a module or its config keeps, if it is the old one."""
+    for name in ("num_classes", "num_labels"):
+        if isinstance(holder, dict):
+            if holder.get(name) == old:
+                holder[name] = new
+        elif type(getattr(holder, name, None)) is int and getattr(holder, name) == old:
+            try:
+                setattr(holder, name, new)
+            except AttributeError:  # a property, or a frozen dataclass
+                warnings.warn(f"{type(holder).__name__}.{name} stays {old}", stacklevel=4)
+
+
+def _update_counts(
+    model: nn.Module,
+    name: str,  # of the last layer
+    old: int,  # outputs of the layer before
+    new: int,  # outputs of the layer now
+) -> None:
+    """Set the numbers of outputs that a model and the modules around its last layer keep."""
+    parts = name.split(".")[:-1]
+    for n in range(len(parts) + 1):
+        module = model.get_submodule(".".join(parts[:n]))
+        for holder in (module, getattr(module, "config", None)):
+            _set_counts(holder, old, new)
+
+
 # %% ../nbs/reference/head.ipynb #b0922c0d
 def _check_can_replace(model: nn.Module, old: nn.Linear) -> None:
     """Raise a ValueError for a lazy layer, and for a wrapper that keeps the old weights."""
@@ -380,6 +426,11 @@ def _check_can_replace(model: nn.Module, old: nn.Linear) -> None:
         raise ValueError(
             "expected a last layer that knows its inputs, got a lazy one; "
             "send one batch through the model first"
+        )
+    if not old.weight.is_floating_point():
+        raise ValueError(
+            f"expected a last layer with weights of a float type, got {old.weight.dtype} "
+            "(a quantized model); replace the layer first and quantize afterwards"
         )
     wrappers = {"DistributedDataParallel", "FullyShardedDataParallel"}
     for module in model.modules():
@@ -391,15 +442,22 @@ def _check_can_replace(model: nn.Module, old: nn.Linear) -> None:
             )
 
 
-def _warn_if_tied(model: nn.Module, old: nn.Linear) -> None:
-    """Warn if the model still uses weights of the old layer elsewhere."""
+def _list_changes(model: nn.Module, old: nn.Linear, trains: bool) -> list[str]:
+    """Say what else is different now, beside the number of outputs."""
+    changes = []
     old_parameters = {id(p) for p in old.parameters()}
     tied = [name for name, p in model.named_parameters() if id(p) in old_parameters]
     if tied:
-        warnings.warn(
-            f"the old layer shared its weights with {', '.join(tied)}: the new one has its own",
-            stacklevel=3,
-        )
+        changes.append(f"shared its weights with {', '.join(tied)}: the new one has its own")
+    more = {name for name, _ in old.named_parameters()} - {"weight", "bias"}
+    is_plain = type(old).__module__.partition(".")[0] in ("torch", "timm")
+    if more or not is_plain:
+        changes.append(f"was a {type(old).__name__}: the new one is a plain nn.Linear")
+    if old._forward_hooks or old._forward_pre_hooks or old._backward_hooks:
+        changes.append("had hooks: register them again on the new one")
+    if not trains:
+        changes.append("was frozen: call requires_grad_() on the new one to train it")
+    return changes
 
 
 # %% ../nbs/reference/head.ipynb #ef989516
@@ -410,19 +468,25 @@ def replace_final_linear(
 ):  # the same object; the new layer if the model is a linear layer itself
     """Replace the last `nn.Linear` by a new one, which a Learner's optimizer trains.
 
-    A prior sets the bias to its log-odds, and adds a bias if there was none. Raises a ValueError
-    for a wrong `n_out` or `prior`, for a lazy layer and for a distributed model, and otherwise
-    the errors of `final_linear`. Nothing has changed then.
+    A prior sets the bias to its log-odds, and adds a bias if there was none. `num_classes` and
+    `num_labels` of the model and of its `config` follow. Warns if the old layer was tied, frozen,
+    hooked or of another class. Raises a ValueError for a wrong `n_out` or `prior`, for a lazy or
+    quantized layer and for a distributed model, and otherwise the errors of `final_linear`.
+    Nothing has changed then.
     """
     n_out = check_count(n_out, "n_out", hint="pass the number of outputs")
     bias = None if prior is None else _log_odds(prior, n_out)
     learn = o if is_fastai(o, "Learner") else None
-    _, old = final_linear(o)
+    name, old = final_linear(o)
     model = o if learn is None else learn.model
     _check_can_replace(model, old)
-    new = _make_layer(old, n_out, bias)
+    trains = _should_train(model, old)
+    new = _make_layer(old, n_out, bias, trains)
     model = _swap_layer(model, old, new)
     if learn is not None:
         _update_learner(learn, model, old, new)
-    _warn_if_tied(model, old)
+    if name:
+        _update_counts(model, name, old.out_features, n_out)
+    for change in _list_changes(model, old, trains):
+        warnings.warn(f"the old layer {change}", stacklevel=2)
     return model if learn is None else learn

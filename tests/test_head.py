@@ -1,5 +1,6 @@
 """head_table and replace_final_linear: optimizers, wrappers, shared weights, other models."""
 
+import gc
 import random
 import warnings
 from functools import partial
@@ -24,7 +25,7 @@ from fastai.tabular.all import (
 )
 from fastai.text.all import AWD_LSTM, TextDataLoaders, awd_lstm_clas_config, text_classifier_learner
 from fastai.torch_core import params, set_seed
-from fastai.vision.all import DataLoader, DataLoaders, Learner, vision_learner
+from fastai.vision.all import DataLoader, DataLoaders, Learner, unet_learner, vision_learner
 from torch import nn
 from torchvision import models as tv
 
@@ -445,3 +446,223 @@ def test_nested_inputs_of_a_plain_model():
 
     table = head_table(Pair(), ({"x": torch.zeros(2, 6)}, torch.zeros(6)))
     assert table.out_shape.iloc[-1] == (2, 3)
+
+
+class Config:
+    """Like the config of a model of transformers: the number of labels belongs to their names."""
+
+    def __init__(self, n):
+        self.hidden_size = 8
+        self.id2label = {i: f"LABEL_{i}" for i in range(n)}
+
+    @property
+    def num_labels(self):
+        return len(self.id2label)
+
+    @num_labels.setter
+    def num_labels(self, n):
+        self.id2label = {i: f"LABEL_{i}" for i in range(n)}
+
+
+class Keeping(nn.Module):
+    """A model that keeps its number of outputs, and uses it."""
+
+    def __init__(self, n=3, config=None):
+        super().__init__()
+        self.body = nn.Linear(6, 8)
+        self.head = nn.Sequential(nn.ReLU(), nn.Linear(8, n))
+        self.num_labels = n
+        self.num_classes = n
+        self.num_features = 8
+        self.config = config
+
+    def forward(self, x):
+        return {"logits": self.head(self.body(x)).view(-1, self.num_labels)}
+
+
+def test_numbers_of_classes_follow():
+    config = Config(3)
+    model = Keeping(config=config)
+    replace_final_linear(model, 5, prior=0.1)
+    assert (model.num_labels, model.num_classes, config.num_labels) == (5, 5, 5)
+    assert list(config.id2label) == [0, 1, 2, 3, 4]
+    assert model.num_features == config.hidden_size == 8
+    assert model(torch.zeros(4, 6))["logits"].shape == (4, 5)
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda m: nn.Sequential(nn.Flatten(), m),
+        nn.DataParallel,
+        partial(torch.compile, backend="eager"),
+        lambda m: nn.DataParallel(nn.Sequential(m)),
+    ],
+)
+def test_numbers_of_classes_follow_inside_wrappers(wrap):
+    model = Keeping(config={"num_labels": 3, "num_classes": 3})
+    replace_final_linear(wrap(model), 5)
+    assert model.num_labels == model.num_classes == 5
+    assert model.config == {"num_labels": 5, "num_classes": 5}
+
+
+def test_numbers_of_classes_follow_in_a_learner():
+    learn = learner(nn.Sequential(Keeping()))
+    learn.create_opt()
+    assert replace_final_linear(learn, 5).model[0].num_labels == 5
+
+
+def test_other_numbers_stay():
+    """What is not the layer's number of outputs is something else, or not a number."""
+    model = Keeping()
+    model.num_classes = 1000
+    model.config = {"num_labels": "many", "num_classes": None}
+    replace_final_linear(model, 5)
+    assert (model.num_labels, model.num_classes) == (5, 1000)
+    assert model.config == {"num_labels": "many", "num_classes": None}
+
+
+class OfTheClass(nn.Sequential):
+    num_classes = 3
+
+
+class ReadOnly(nn.Sequential):
+    @property
+    def num_classes(self):
+        return 3
+
+
+class Computed(nn.Sequential):
+    @property
+    def num_classes(self):
+        return self[-1].out_features
+
+
+def test_numbers_of_classes_that_belong_to_the_class():
+    model = replace_final_linear(OfTheClass(nn.Linear(6, 3)), 5)
+    assert (model.num_classes, OfTheClass.num_classes) == (5, 3)
+    with warnings.catch_warnings(action="error"):
+        assert replace_final_linear(Computed(nn.Linear(6, 3)), 5).num_classes == 5
+    with pytest.warns(UserWarning, match="ReadOnly.num_classes stays 3") as caught:
+        replace_final_linear(ReadOnly(nn.Linear(6, 3)), 5)
+    assert caught[0].filename == __file__
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("train", [True, False])
+@pytest.mark.parametrize("device", ["cpu", "meta"])
+@pytest.mark.parametrize("prior", [None, 0.2])
+def test_dtype_device_and_mode_of_the_replaced_layer_are_kept(dtype, train, device, prior):
+    model = mlp().to(device, dtype).train(train)
+    layer = replace_final_linear(model, 4, prior)[2]
+    assert {p.dtype for p in layer.parameters()} == {dtype}
+    assert {p.device.type for p in layer.parameters()} == {device}
+    assert layer.training is train and layer.weight.requires_grad
+
+
+def test_a_layer_that_was_frozen_alone_stays_frozen_and_is_warned_of():
+    model = mlp()
+    model[2].requires_grad_(False)
+    with pytest.warns(UserWarning, match="was frozen: call requires_grad_") as caught:
+        replace_final_linear(model, 4)
+    assert caught[0].filename == __file__
+    assert [p.requires_grad for p in model.parameters()] == [True, True, False, False]
+    learn = learner()
+    learn.create_opt()
+    learn.model[2].requires_grad_(False)
+    with pytest.warns(UserWarning, match="was frozen"):
+        replace_final_linear(learn, 5)
+    assert not learn.model[2].weight.requires_grad
+
+
+@pytest.mark.parametrize("prior", [None, 0.2])
+def test_the_new_layer_of_a_model_that_is_frozen_as_a_whole_trains(prior):
+    """Fixed features and a new last layer: the first example of every tutorial."""
+    model = mlp().requires_grad_(False)
+    with warnings.catch_warnings(action="error"):
+        replace_final_linear(model, 4, prior)
+    assert [p.requires_grad for p in model.parameters()] == [False, False, True, True]
+    model(torch.zeros(2, 6)).sum().backward()
+
+
+class Cosine(nn.Linear):
+    def forward(self, x):
+        return nn.functional.linear(x / x.norm(), self.weight / self.weight.norm())
+
+
+def test_what_a_plain_layer_does_not_take_over_is_said():
+    hooked = mlp()
+    hooked[2].register_forward_hook(lambda *args: None)
+    normed = mlp()
+    nn.utils.parametrizations.weight_norm(normed[2])
+    for model, message in (
+        (hooked, "the old layer had hooks: register them again on the new one"),
+        (normed, "the old layer was a ParametrizedLinear: the new one is a plain nn.Linear"),
+        (nn.Sequential(Cosine(6, 3)), "was a Cosine: the new one is a plain nn.Linear"),
+    ):
+        with pytest.warns(UserWarning, match=message):
+            replace_final_linear(model, 4)
+        assert type(model[-1]) is nn.Linear
+
+
+def test_a_quantized_layer_cannot_be_replaced():
+    model = mlp()
+    weight = torch.zeros(5, 8, dtype=torch.uint8)
+    model[2].weight = nn.Parameter(weight, requires_grad=False)
+    with pytest.raises(ValueError, match="float type, got torch.uint8 .*quantize afterwards"):
+        replace_final_linear(model, 4)
+
+
+class Several(nn.Module):
+    """A model that takes its inputs by name."""
+
+    def __init__(self):
+        super().__init__()
+        self.fc = nn.Linear(6, 3)
+
+    def forward(self, x, mask=None, *, scale=1.0):
+        if mask is None:
+            raise KeyError("mask")
+        return {"logits": self.fc(x * mask * scale), "hidden": x}
+
+
+def test_head_table_takes_inputs_by_name():
+    x = torch.ones(2, 6)
+    for inputs in ({"x": x, "mask": x}, (x, x), {"scale": x, "x": x, "mask": x}):
+        assert head_table(Several(), inputs).out_shape.iloc[-1] == (2, 3)
+
+
+@pytest.mark.parametrize("inputs", [torch.ones(2, 6), {"x": torch.ones(2, 6)}], ids=["x", "dict"])
+def test_whatever_a_model_raises_is_one_clear_error(inputs):
+    with pytest.raises(ValueError, match=r"expected inputs that Several was made for.*\('mask'\)"):
+        head_table(Several(), inputs)
+
+
+def test_a_unet_names_its_last_convolution():
+    items = [(torch.randn(3, 32, 32), torch.zeros(32, 32).long())] * 4
+    dls = DataLoaders(*[DataLoader(items, bs=2)] * 2)
+    learn = unet_learner(
+        dls, tv.resnet18, pretrained=False, n_out=5, loss_func=CrossEntropyLossFlat()
+    )
+    with pytest.raises(ValueError, match=r"\(Conv2d\); replace that layer by hand, as in") as e:
+        final_linear(learn)
+    gc.collect()  # copies of the model are gone, and must not have taken its hooks with them
+    code = str(e.value).split("as in ")[1].split("; ")[0]
+    model = learn.model
+    exec(code, {"model": model, "nn": nn, "n_out": 7})
+    assert model(torch.zeros(2, 3, 32, 32)).shape == (2, 7, 32, 32)
+
+
+@pytest.mark.parametrize("arch", ["resnet18", "densenet121", "squeezenet1_0", "convnext_tiny"])
+def test_vision_learners_of_many_bodies(arch):
+    body = getattr(tv, arch)
+    if arch == "convnext_tiny":
+        body = arch  # timm's
+        pytest.importorskip("timm")
+    learn = vision_learner(
+        loaders((3, 64, 64)), body, pretrained=False, loss_func=BCEWithLogitsLossFlat(), n_out=5
+    )
+    name, layer = final_linear(learn)
+    assert layer is learn.model[1][-1]
+    assert name == f"1.{len(learn.model[1]) - 1}"
+    assert replace_final_linear(learn, 7).model.eval()(torch.zeros(2, 3, 64, 64)).shape == (2, 7)
