@@ -7,6 +7,9 @@ __all__ = [
     "MOST_AXES",
     "COLOR_CHANNELS",
     "IMAGE_CHANNELS",
+    "BYTE",
+    "MOST_COLORS",
+    "REPEATED",
     "RAMP",
     "SAME_LOSS",
     "extra_unit_axes",
@@ -27,9 +30,12 @@ __all__ = [
     "ClassesElsewhere",
     "ClassAxis",
     "Channels",
+    "pixels_of",
+    "has_colors",
     "find_channels",
     "MaskForm",
     "EqualChannels",
+    "one_hot_mask",
     "Colors",
     "OneMap",
     "OtherNumberOfMaps",
@@ -43,6 +49,7 @@ __all__ = [
     "OneValuePerItem",
     "TooFewOutputs",
     "OtherShapes",
+    "distribution_for_all",
     "SilentBroadcast",
     "SameCountFlattened",
 ]
@@ -57,7 +64,14 @@ from torch import Tensor
 
 from multilabel_mnist.losses import TAKES_LABELS, TAKES_TARGETS
 from multilabel_mnist.mismatch.cause import Cause, CauseWithForms, Explanation, Form
-from multilabel_mnist.mismatch.facts import Facts, count, show_shape, unit_free, without_axis
+from multilabel_mnist.mismatch.facts import (
+    Facts,
+    count,
+    real_part,
+    show_shape,
+    unit_free,
+    without_axis,
+)
 from multilabel_mnist.mismatch.fixes import (
     as_floats,
     lines,
@@ -357,34 +371,44 @@ class FoundClasses:
 
 def find_classes(f: Facts) -> FoundClasses | None:
     """Find the axis of the prediction that the labels lack."""
-    pred_shape, targ_shape = f.pred_shape, f.targ_shape
-    ndim = len(pred_shape)
-    if ndim > 2:
-        without_last = unit_free(pred_shape[:-1])
-        without_axis_1 = unit_free(without_axis(pred_shape, 1))
-        if unit_free(targ_shape) == without_last and f.class_axis != ndim - 1:
-            return FoundClasses(ndim - 1, _use_last_axis(f))
-        if unit_free(targ_shape) == without_axis_1 and f.class_axis != 1:
-            return FoundClasses(1, "loss_func.axis = 1")
-    if f.flat:
-        return None  # with the batch elsewhere, too, the labels would be in another order
-    if ndim == 3 and targ_shape == (pred_shape[1], pred_shape[0]):
-        return FoundClasses(2, "pred = pred.permute(1, 2, 0)")
-    if ndim == 3 and targ_shape == (pred_shape[0] * pred_shape[1],):
-        return FoundClasses(2, "pred = pred.flatten(0, 1)")
-    if ndim == 2 and targ_shape == pred_shape[1:] and f.targ_max < pred_shape[0]:
-        return FoundClasses(0, "pred = pred.T")
-    return None
+    ndim = len(f.pred_shape)
+    found = []
+    for axis in (ndim - 1, *range(1, ndim - 1), 0):  # the last axis is the likeliest
+        code = _use_classes_along(f, axis) if axis != f.class_axis else None
+        if code is not None:
+            found.append(FoundClasses(axis, code))
+    has_outputs = [classes for classes in found if _largest_label(f) < f.pred_shape[classes.axis]]
+    if has_outputs:
+        return has_outputs[0]
+    return found[0] if found and ndim > 2 else None  # the labels may be out of range besides
 
 
-def _use_last_axis(f: Facts) -> str:
-    """Tell the loss that the classes lie along the last axis, or move them to axis 1."""
+def _largest_label(f: Facts) -> float:
+    """Return the largest label that the loss does not ignore; -1 if there is none."""
+    labels = f.targ[f.targ != f.info.ignore_index]
+    return real_part(labels).max().item() if labels.numel() else -1
+
+
+def _use_classes_along(f: Facts, axis: int) -> str | None:
+    """Move the classes to where the loss expects them, or tell the loss; None if labels misfit."""
+    positions = without_axis(f.pred_shape, axis)
+    same_order = unit_free(f.targ_shape) == unit_free(positions)
     if f.flat:
-        return "loss_func.axis = -1"
-    labels = None
-    if f.targ_shape != f.pred_shape[:-1]:
-        labels = "targ = targ.reshape(pred.shape[:1]+pred.shape[2:])"
-    return lines("pred = pred.movedim(-1, 1)", labels)
+        last = axis == len(positions)
+        return f"loss_func.axis = {-1 if last else axis}" if same_order else None
+    if same_order:
+        move = f"pred = pred.movedim({-1 if axis == len(positions) else axis}, 1)"
+        shape = "pred.shape[:1]+pred.shape[2:]"
+        return lines(move, None if f.targ_shape == positions else f"targ = targ.reshape({shape})")
+    if f.targ_shape == (torch.Size(positions).numel(),):
+        move = "" if axis == len(positions) else f".movedim({axis}, -1)"
+        return f"pred = pred{move}.flatten(0, -2)"
+    order = reorder(positions, f.targ_shape)
+    if order is None:
+        return None
+    axes = [n for n in range(len(f.pred_shape)) if n != axis]
+    batch, *others = (axes[n] for n in order)
+    return f"pred = pred.permute({', '.join(map(str, (batch, axis, *others)))})"
 
 
 class ClassesElsewhere(Form):
@@ -420,6 +444,9 @@ class ClassAxis(CauseWithForms):
 # %% ../../nbs/reference/mismatch_axes.ipynb #17d7674b
 COLOR_CHANNELS = (3, 4)  # red, green and blue, without and with transparency
 IMAGE_CHANNELS = (1, *COLOR_CHANNELS)  # grey images have one
+BYTE = 255  # the largest value of a color channel
+MOST_COLORS = 256  # as many as a palette has; a photograph has more
+REPEATED = 4  # so often, on average, does each color of a mask occur, or more often
 
 
 @dataclass(frozen=True)
@@ -430,17 +457,40 @@ class Channels:
     number: int
 
 
+def pixels_of(f: Facts, channels: Channels) -> Tensor:
+    """Return the pixels of a mask, one per row."""
+    return f.targ.movedim(channels.axis, -1).reshape(-1, channels.number)
+
+
+def has_colors(f: Facts, channels: Channels) -> bool:
+    """Whether the channels of a mask hold the colors of classes, and not a map of each class."""
+    if channels.number not in COLOR_CHANNELS or f.kind == "distance" or not f.targ.numel():
+        return False
+    if f.targ_min < 0 or f.targ_max > BYTE:
+        return False
+    if f.only_0_and_1 and (f.targ_max == 0 or f.sums_to_1(f.targ, channels.axis)):
+        return False  # empty, or one-hot
+    pixels = pixels_of(f, channels)
+    n_colors = len(pixels.unique(dim=0))
+    bytes_of_an_image = f.whole_numbers and f.targ_max > 1
+    return n_colors <= MOST_COLORS and (bytes_of_an_image or n_colors * REPEATED <= len(pixels))
+
+
 def find_channels(f: Facts) -> Channels | None:
     """Find channels in a mask that do not match the maps of the network."""
     pred_shape, targ_shape = f.pred_shape, f.targ_shape
-    if not f.shapes_rejected or len(pred_shape) < 4:
+    if not f.shapes_rejected or len(pred_shape) < 4 or f.targ.is_complex():
         return None
     if len(targ_shape) != len(pred_shape) or targ_shape[:1] != pred_shape[:1]:
         return None
     channels = _channels_of(f)
-    expected = 1 if f.takes_indices else pred_shape[1]
-    if channels is None or channels.number == expected:
+    if channels is None:
         return None
+    expected = 1 if f.takes_indices else pred_shape[1]
+    if channels.number == expected:
+        # As many channels as maps: those maps in another order, unless they hold several shades.
+        shades = f.takes_values and channels.axis != 1 and not f.two_valued
+        return channels if shades and has_colors(f, channels) else None
     if f.takes_indices or channels.axis != 1 or pred_shape[1] == 1:
         return channels
     # Several maps beside another number of them: an image, or simply maps of other classes?
@@ -492,8 +542,10 @@ class EqualChannels(MaskForm):
     """Class indices, the same in every channel."""
 
     def fits(self, f, channels):
+        several_maps = f.takes_indices or f.pred_shape[1] > 1
         first = f.targ.narrow(channels.axis, 0, 1)
-        return f.takes_indices and f.targ_max < f.n_classes and bool((f.targ == first).all())
+        indices = several_maps and f.whole_numbers and f.targ_max < f.n_classes
+        return indices and channels.number > 1 and bool((f.targ == first).all())
 
     def remedy(self, f, channels):
         return (
@@ -502,33 +554,44 @@ class EqualChannels(MaskForm):
 
     def fix(self, f, channels):
         channel = "[:, 0]" if channels.axis == 1 else "[..., 0]"
-        return [f"targ = targ{channel}.long()"]
+        one_hot = one_hot_mask(f.n_classes) if f.takes_values else None
+        return [lines(f"targ = targ{channel}.long()", one_hot)]
+
+
+def one_hot_mask(n_classes: int) -> str:
+    """One-hot encode a mask of class indices, with the classes along axis 1."""
+    return f"targ = F.one_hot(targ, {n_classes}).movedim(-1, 1).float()"
 
 
 class Colors(MaskForm):
-    """Colors, where the loss expects class indices."""
+    """Colors, where the loss expects class indices, or a map of each class."""
 
     def fits(self, f, channels):
-        return f.takes_indices
+        if f.takes_indices:
+            return True
+        return f.pred_shape[1] > 1 and has_colors(f, channels)
 
     def remedy(self, f, channels):
-        return "Number its colors."
+        if f.takes_indices:
+            return "Number its colors."
+        return "Number its colors, and one-hot encode the numbers."
 
     def fix(self, f, channels):
-        n_channels = channels.number
-        pixels = f.targ.movedim(channels.axis, -1).reshape(-1, n_channels)
-        n_colors = len(pixels.unique(dim=0))
-        head = None
-        if n_colors > f.n_classes:
+        n_colors = len(pixels_of(f, channels).unique(dim=0))
+        n_classes = max(n_colors, f.pred_shape[1])
+        head, one_hot = None, None
+        if n_colors > f.pred_shape[1]:
             head = replace_head(f, n_colors, len(f.pred_shape))
+        if f.takes_values:
+            one_hot = one_hot_mask(n_classes)
         move = ".movedim(1, -1)" if channels.axis == 1 else ""
         number_the_colors = lines(
             f"rgb = targ{move}",
-            f"colors = rgb.reshape(-1, {n_channels}).unique(dim=0)"
+            f"colors = rgb.reshape(-1, {channels.number}).unique(dim=0)"
             " # take these from all masks, not from one batch",
             "targ = (rgb.unsqueeze(-2)==colors).all(-1).int().argmax(-1)",
         )
-        return [lines(head, number_the_colors)]
+        return [lines(head, number_the_colors, one_hot)]
 
 
 class OneMap(MaskForm):
@@ -708,6 +771,15 @@ class OtherShapes(BroadcastForm):
         return ["pred, targ = torch.broadcast_tensors(pred, targ) # if that is what you mean"]
 
 
+def distribution_for_all(f: Facts) -> bool:
+    """Whether the target is one distribution over the classes, such as a prior for all items."""
+    takes_distributions = f.kind in ("divergence", "soft-targets") and len(f.pred_shape) > 1
+    if not takes_distributions or f.broadcast_shape != f.pred_shape:
+        return False
+    targ = f.targ.expand(f.pred_shape)
+    return f.sums_to_1(targ) or f.sums_to_1(targ.exp())
+
+
 class SilentBroadcast(CauseWithForms):
     """Shapes that differ, and that torch broadcasts to a common one."""
 
@@ -717,7 +789,7 @@ class SilentBroadcast(CauseWithForms):
     def applies(self, f):
         if f.failed or f.flat or f.metric or f.takes_indices:
             return False
-        if f.pred_shape == f.targ_shape or f.n_pairs is None:
+        if f.pred_shape == f.targ_shape or f.n_pairs is None or distribution_for_all(f):
             return False
         if f.kind is None:
             return self._experiment(f)
@@ -743,7 +815,8 @@ class SameCountFlattened(Cause):
         return expected if torch.Size(expected).numel() == f.targ.numel() else None
 
     def say(self, f, expected):
-        certain = len(f.targ_shape) > 1 and len(expected) > 1
+        # A view with other rows keeps the order, and axes in another order do not.
+        certain = len(f.targ_shape) > 1 and reorder(f.targ_shape, expected) is not None
         consequence = "the order is probably right, but nothing can check it"
         if certain:
             consequence = "predictions are compared with targets that are not theirs"

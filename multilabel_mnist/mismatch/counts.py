@@ -10,6 +10,9 @@ __all__ = [
     "find_outputs",
     "OtherNumberOfOutputs",
     "NOutputs",
+    "FoldedBesideLabels",
+    "FoldedBesideTargets",
+    "FoldedClasses",
     "n_targets",
     "same_batch_size",
     "LabelsInAnotherShape",
@@ -28,9 +31,17 @@ __all__ = [
 # %% ../../nbs/reference/mismatch_counts.ipynb #9e0af94a
 from dataclasses import dataclass
 
+import torch
+
 from multilabel_mnist.losses import TAKES_LABELS, TAKES_TARGETS
 from multilabel_mnist.mismatch.cause import CauseWithForms, Explanation, Form
-from multilabel_mnist.mismatch.facts import Facts, count, show_shape
+from multilabel_mnist.mismatch.facts import (
+    CHANCE_OF_ONLY_0_AND_1,
+    Facts,
+    count,
+    real_part,
+    show_shape,
+)
 from multilabel_mnist.mismatch.fixes import (
     as_floats,
     lines,
@@ -138,6 +149,80 @@ class NOutputs(CauseWithForms):
         if not f.shapes_rejected or not f.targ_shape:
             return False
         return f.targ_shape[0] == f.batch_size
+
+
+# %% ../../nbs/reference/mismatch_counts.ipynb #0853daa4
+class FoldedBesideLabels(Form):
+    """Rows of another number of classes than the labels have."""
+
+    def see(self, f):
+        if not f.takes_indices or len(f.pred_shape) != 2 or not f.targ.numel():
+            return None
+        labels = f.targ[f.targ != f.info.ignore_index]
+        n_classes, rest = divmod(f.pred.numel(), f.targ.numel())
+        if rest or n_classes in (1, f.n_classes) or not labels.numel() or not f.whole_numbers:
+            return None
+        low, high = real_part(labels).min().item(), real_part(labels).max().item()
+        if low < 0 or high >= n_classes:
+            return None
+        if n_classes > f.n_classes:
+            return n_classes if high >= f.n_classes else None
+        # Fewer classes than the rows have: do the labels leave out the others by chance?
+        chance = (n_classes / f.n_classes) ** labels.numel()
+        return n_classes if chance < CHANCE_OF_ONLY_0_AND_1 else None
+
+    def say(self, f, n_classes):
+        return Explanation(
+            f"The prediction has {count(f.batch_size, 'row')} of {f.n_classes}, but "
+            f"{count(f.targ.numel(), 'label')} up to {f.targ_max:g} need as many rows of "
+            f"{n_classes}, which are equally many numbers: a view(-1, {f.n_classes}) has folded "
+            "the classes.",
+            f"View them with the number of classes that the last layer has: {n_classes}.",
+        )
+
+    def fix(self, f, n_classes):
+        labels = None
+        if len(f.targ_shape) != 1 or f.targ.dtype != torch.int64:
+            labels = "targ = targ.reshape(-1).long()"
+        note = f" # instead of the view(-1, {f.n_classes})"
+        return [lines(f"pred = pred.reshape(-1, {n_classes}){note}", labels)]
+
+
+class FoldedBesideTargets(Form):
+    """Rows of another length than those of the target, with equally many numbers in all."""
+
+    def see(self, f):
+        if not f.takes_values or len(f.pred_shape) != 2 or len(f.targ_shape) != 2:
+            return None
+        return True if f.same_count and f.pred_shape[0] != f.targ_shape[0] else None
+
+    def say(self, f, seen):
+        in_prediction = f"{count(f.batch_size, 'row')} of {f.pred_shape[1]}"
+        in_target = f"{count(f.targ_shape[0], 'row')} of {f.targ_shape[1]}"
+        return Explanation(
+            f"Both hold {count(f.pred.numel(), 'number')}, in the prediction {in_prediction}, in "
+            f"the target {in_target}: a view(-1, ...) has folded the classes of one of them.",
+            "Give both rows of as many classes as the last layer has.",
+        )
+
+    def fix(self, f, seen):
+        like_target = lines("pred = pred.reshape(targ.shape)", f"targ = {as_floats(f)}")
+        like_prediction = targets_like_prediction(f)
+        target_is_folded = f.targ_shape[1] == 1
+        return (
+            [like_prediction, like_target] if target_is_folded else [like_target, like_prediction]
+        )
+
+
+class FoldedClasses(CauseWithForms):
+    """A view with another number of classes, which put those of one item into several rows."""
+
+    slug = "folded-classes"
+    kinds = TAKES_LABELS + TAKES_TARGETS
+    forms = (FoldedBesideLabels(), FoldedBesideTargets())
+
+    def applies(self, f):
+        return f.shapes_rejected
 
 
 # %% ../../nbs/reference/mismatch_counts.ipynb #44589564

@@ -319,6 +319,8 @@ class Facts:
     @cached_property
     def whole_numbers(self) -> bool:
         """Whether the target holds whole numbers, however they are stored."""
+        if self.targ.is_complex():
+            return False
         if not self.targ.is_floating_point():
             return True
         return bool((self.targ == self.targ.round()).all())

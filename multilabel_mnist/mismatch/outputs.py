@@ -7,16 +7,31 @@ __all__ = [
     "SwappedWithTarget",
     "DecodedPrediction",
     "PredictionDtype",
+    "Container",
     "SeveralOutputs",
+    "TargetElsewhere",
+    "WeightsElsewhere",
     "OtherDevice",
 ]
 
 # %% ../../nbs/reference/mismatch_outputs.ipynb #cda5e137
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
 from torch import Tensor
 
 from multilabel_mnist.checks import describe
-from multilabel_mnist.mismatch.cause import Cause, CauseWithForms, Explanation, Form
-from multilabel_mnist.mismatch.facts import show_dtype
+from multilabel_mnist.mismatch.cause import Cause, CauseWithForms, Explanation, Finding, Form
+from multilabel_mnist.mismatch.facts import Facts, show_dtype
+from multilabel_mnist.mismatch.fixes import lines
+from multilabel_mnist.mismatch.parts import (
+    PREDICTION_NAMES,
+    TARGET_NAMES,
+    find_parts,
+    main_part,
+)
+from multilabel_mnist.trial import attempt
 
 
 # %% ../../nbs/reference/mismatch_outputs.ipynb #7ed495c7
@@ -73,50 +88,98 @@ class PredictionDtype(CauseWithForms):
 
 
 # %% ../../nbs/reference/mismatch_outputs.ipynb #72a61b40
+@dataclass(frozen=True)
+class Container:
+    """What was given in the place of a tensor."""
+
+    name: str  # pred or targ
+    given: object
+    take: str | None  # code that makes one tensor of it; None: it holds no numbers
+    then: Finding | None  # what is wrong with that tensor
+
+    @property
+    def what(self) -> str:
+        """Return its name in words."""
+        return {"pred": "prediction", "targ": "target"}[self.name]
+
+
 class SeveralOutputs(Cause):
     """Something other than one tensor."""
 
     slug = "several-outputs"
 
+    def __init__(
+        self,
+        find: Callable[[Facts], Finding | None] = lambda f: None,  # what is wrong with one tensor
+    ):
+        self.find = find
+
     def see(self, f):
-        if not f.failed:
+        if not f.failed or (f.kind is None and not f.accepts()):
             return None
-        for name, given in zip(("pred", "targ"), f.given, strict=True):
-            if not isinstance(given, Tensor):
-                return name, given
+        pred, targ = f.given
+        if not isinstance(pred, Tensor):
+            part = self._part(pred, PREDICTION_NAMES, lambda tensor: f.accepts(pred=tensor))
+            return self._container(f, "pred", part)
+        if not isinstance(targ, Tensor):
+            part = self._part(targ, TARGET_NAMES, lambda tensor: f.accepts(targ=tensor))
+            return self._container(f, "targ", part)
         return None
 
+    def _part(self, given, names, accepted):
+        """Return the part that is meant: the one with a telling name, else one that fits."""
+        main = main_part(given, names)
+        if main is None or accepted(main.tensor):
+            return main
+        if main.steps[-1].key in names:
+            return main
+        return next((part for part in find_parts(given) if accepted(part.tensor)), main)
+
+    def _container(self, f, name, part):
+        """Say how to take one tensor out of what was given, and what is wrong with that."""
+        given = dict(zip(("pred", "targ"), f.given, strict=True))
+        container = given[name]
+        if part is not None:
+            tensor, take = part.tensor, f"{name} = {name}{part.code}"
+        else:
+            tensor, take = _as_tensor(container), f"{name} = torch.as_tensor({name})"
+        if tensor is None:
+            return Container(name, container, None, None)
+        then = self.find(Facts(f.loss_func, **{**given, name: tensor}))
+        return Container(name, container, take, then)
+
     def say(self, f, seen):
-        name, given = seen
-        what = {"pred": "prediction", "targ": "target"}[name]
-        return Explanation(
-            f"The {what} is {describe(given)}, but {f.name} expects one tensor.",
-            "Take the part that the loss is meant for.",
-        )
+        problem = f"The {seen.what} is {describe(seen.given)}, but {f.name} expects one tensor."
+        if seen.take is None:
+            source = {"pred": "the model returns", "targ": "the DataLoader yields"}[seen.name]
+            return Explanation(problem, f"Look at what {source}.")
+        remedy = "Take the part that the loss is meant for"
+        if seen.then is not None:
+            after = seen.then.explanation.remedy
+            return Explanation(problem, f"{remedy}; then {after[0].lower()}{after[1:]}")
+        return Explanation(problem, f"{remedy}.")
 
     def fix(self, f, seen):
-        name, given = seen
-        key = self._key(given)
-        if key is None:
-            return [f"{name} = torch.as_tensor({name})"]
-        return [f"{name} = {name}[{key!r}]"]
+        if seen.take is None:
+            return []
+        after = seen.then.fixes if seen.then is not None else ()
+        return [lines(seen.take, fix) for fix in after] or [seen.take]
 
-    def _key(self, given):
-        """Return the key or index of the first tensor, or None."""
-        if isinstance(given, dict):
-            return next((key for key, part in given.items() if isinstance(part, Tensor)), None)
-        first = next(iter(given), None) if isinstance(given, (list, tuple)) else None
-        return 0 if isinstance(first, Tensor) else None
+
+def _as_tensor(o) -> Tensor | None:
+    """Return a list or an array as a tensor; None if it does not hold numbers."""
+    try:
+        return torch.as_tensor(o)
+    except (TypeError, ValueError, RuntimeError):
+        return None
 
 
 # %% ../../nbs/reference/mismatch_outputs.ipynb #51d1c701
-class OtherDevice(Cause):
+class TargetElsewhere(Form):
     """Prediction and target on different devices."""
 
-    slug = "other-device"
-
     def see(self, f):
-        if not f.failed or len(f.devices) < 2:
+        if len(f.devices) < 2:
             return None
         pred, targ = f.given
         return pred.device, targ.device
@@ -130,3 +193,41 @@ class OtherDevice(Cause):
 
     def fix(self, f, devices):
         return ["targ = targ.to(pred.device)"]
+
+
+class WeightsElsewhere(Form):
+    """Class weights, or another tensor inside the loss, on another device than its inputs."""
+
+    def see(self, f):
+        held = f.held_elsewhere
+        all_move = all(
+            t.code.startswith("loss_func") for t in held
+        )  # variables stay where they are
+        if all_move and attempt(f.loss_func, *f.given).failed:
+            return None  # with everything on the CPU it fails as well: it is something else
+        return held or None
+
+    def say(self, f, held):
+        names = " and ".join(t.name for t in held)
+        (device,) = f.devices
+        is_or_are = "is" if len(held) == 1 else "are"
+        return Explanation(
+            f"{names}, which {f.name} uses, {is_or_are} on {held[0].values.device}, but the "
+            f"prediction and the target are on {device}.",
+            "Move what the loss holds to the device of the prediction.",
+        )
+
+    def fix(self, f, held):
+        modules = {f"{t.module}.to(pred.device)": None for t in held if t.module}
+        plain = [f"{t.code} = {t.code}.to(pred.device)" for t in held if not t.module]
+        return [lines(*modules, *plain)]
+
+
+class OtherDevice(CauseWithForms):
+    """Prediction, target and class weights on different devices."""
+
+    slug = "other-device"
+    forms = (TargetElsewhere(), WeightsElsewhere())
+
+    def applies(self, f):
+        return f.failed
