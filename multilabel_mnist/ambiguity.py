@@ -81,7 +81,7 @@ def morph(
     b: np.ndarray,  # the same shape
     steps: int,  # 2 or more, both ends counted
 ) -> np.ndarray:  # uint8, shape (steps, H, W); the first is `a`, the last is `b`
-    """Move the ink of one image along short ways to where it is in another.
+    """Move the ink of one image along short paths into the shape of the other.
 
     ValueError for images of other shapes, and for blank ones.
     """
@@ -117,7 +117,7 @@ def confused_pairs(
 ):  # DataFrame, C x C, symmetric, 0 on the diagonal; in items
     """Return in how many items two labels are expected together, `sum(p_a * p_b)`.
 
-    Of items with targets, those count in which not both labels are true.
+    Skip items in which both labels are true.
     """
     import pandas as pd
 
