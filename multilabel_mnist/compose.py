@@ -21,10 +21,10 @@ from fastai.basics import DataLoaders, ItemTransform, Learner, Pipeline, no_rand
 from fastai.losses import BCEWithLogitsLossFlat
 from torch import Tensor, nn
 
-from multilabel_mnist.convert import to_multilabel
-from multilabel_mnist.draw import RandomSource, draw_kind, nudge
-from multilabel_mnist.labels import exact_match
-from multilabel_mnist.training import conv_block
+from .convert import to_multilabel
+from .draw import RandomSource, draw_kind, nudge
+from .labels import exact_match
+from .training import conv_block
 from multilabel_mnist.verdicts import (
     composite_parts,
     composite_set,
@@ -128,7 +128,7 @@ class ComposeDigits(ItemTransform):
         pieces: float = 0.01,  # no digit: hard negatives, digits cut up
         alone: float = 0.03,  # one digit, smaller and away from the middle
         nudged: float = 0.2,  # of all digits, before the above: changed a little
-        faint: float = 0.5,  # of all images, after the above: half of their ink or more
+        faint: float = 0.5,  # of all images, after the above: 50 to 100 % of the ink
         seed: int | None = None,  # of a generator of its own; None: torch's
     ):
         self.shares = {
@@ -174,7 +174,7 @@ class ComposeDigits(ItemTransform):
 
 # %% ../nbs/06_compose.ipynb #0d435414
 class _ResidualBlock(nn.Module):
-    """Add to the input what a convolution block makes of it."""
+    """Return x plus a convolution block of x."""
 
     def __init__(self, n_channels):
         super().__init__()
@@ -214,7 +214,7 @@ def _recipe_dls(dls):
     shape = tuple(others[0].one_batch()[0].shape[1:])
     if shape != (1, 28, 28):
         raise ValueError(
-            f"expected images of shape (1, 28, 28), grey and of MNIST's size, got {shape}"
+            f"expected images of shape (1, 28, 28), gray and of MNIST's size, got {shape}"
         )
     kept = [f for f in train.after_batch.fs if not isinstance(f, ComposeDigits)]
     train.after_batch = Pipeline([*kept, ComposeDigits()])
@@ -223,7 +223,7 @@ def _recipe_dls(dls):
 
 # %% ../nbs/06_compose.ipynb #db665e56
 def train_verdicts(
-    dls: DataLoaders,  # grey 28x28 images of one digit, light on dark
+    dls: DataLoaders,  # gray 28x28 images of one digit, light on dark
     seed: int = 42,
     epochs: int | None = None,  # None: 16 of 60,000 images; more of fewer, at most 48
 ) -> Learner:  # trained; its DataLoaders are new, and multi-label
