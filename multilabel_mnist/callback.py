@@ -119,7 +119,8 @@ def stop_fit(
     targ: Tensor,
 ) -> None:
     """Raise a MismatchError, from the error that the call raises. No error, no reason to stop."""
-    ends_cuda = targ.is_cuda and diagnosis.cause in ENDS_CUDA
+    on_gpu = targ.is_cuda or getattr(pred, "is_cuda", False)  # what a model returns may be a dict
+    ends_cuda = on_gpu and diagnosis.cause in ENDS_CUDA
     if diagnosis.silent or ends_cuda:
         raise MismatchError(diagnosis)
     try:
