@@ -18,7 +18,7 @@ from tools.notebooks import split_directives
 # Modules that hold causes of a mismatch; none of them needs another.
 CAUSES = [
     f"mismatch.{name}"
-    for name in ("targets", "axes", "counts", "values", "weights", "metrics", "outputs")
+    for name in "finite targets axes counts values weights reduction metrics outputs".split()
 ]
 # What each module is built on. It may import these, and whatever these are built on.
 BUILT_ON = {
@@ -43,10 +43,14 @@ BUILT_ON = {
     "verdicts": ("draw", "labels"),
     "compose": ("verdicts", "convert", "training"),
     "ambiguity": ("calibrate",),
-    "mismatch.facts": ("losses",),
+    "mismatch.parts": ("losses",),
+    "mismatch.facts": ("mismatch.parts",),
     "mismatch.cause": ("mismatch.facts",),
     "mismatch.fixes": ("mismatch.facts",),
     **dict.fromkeys(CAUSES, ("mismatch.cause", "mismatch.fixes", "checks")),
+    "mismatch.finite": ("mismatch.cause", "mismatch.fixes"),
+    "mismatch.targets": ("mismatch.cause", "mismatch.fixes"),
+    "mismatch.values": ("mismatch.finite", "mismatch.targets"),
     "mismatch.table": CAUSES,
     "mismatch.display": ("mismatch.facts",),
     "mismatch": ("mismatch.table", "mismatch.display"),

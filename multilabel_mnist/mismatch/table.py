@@ -15,12 +15,15 @@ from multilabel_mnist.mismatch.axes import (
     TrailingAxis,
 )
 from multilabel_mnist.mismatch.cause import Finding, first_finding
-from multilabel_mnist.mismatch.counts import NOutputs, Rows
+from multilabel_mnist.mismatch.counts import FoldedClasses, NOutputs, Rows
 from multilabel_mnist.mismatch.facts import Facts
+from multilabel_mnist.mismatch.finite import LossNotFinite, PredictionNotFinite, TargetNotFinite
 from multilabel_mnist.mismatch.metrics import MetricMismatch
 from multilabel_mnist.mismatch.outputs import OtherDevice, PredictionDtype, SeveralOutputs
+from multilabel_mnist.mismatch.reduction import LossNotReduced
 from multilabel_mnist.mismatch.targets import (
     ClassIndicesForBCE,
+    ClassIndicesForSoftTargets,
     EmptyTarget,
     MultiHotForSoftmax,
     OneHotForSoftmax,
@@ -36,9 +39,20 @@ from multilabel_mnist.mismatch.values import (
 )
 from multilabel_mnist.mismatch.weights import ClassWeightDtype, ClassWeightLength
 
+
 # %% ../../nbs/reference/mismatch_table.ipynb #4e0f3d04
+def find(f: Facts) -> Finding | None:
+    """Ask the causes in order, and return what the first one found, or None."""
+    return first_finding(CAUSES, f)
+
+
 CAUSES = (
+    SeveralOutputs(find),
+    TargetNotFinite(),
+    PredictionNotFinite(),
+    LossNotReduced(),
     PredictionDtype(),
+    ClassIndicesForSoftTargets(),
     ClassIndicesForBCE(),
     SingleLogitSoftmax(),
     OneHotForSoftmax(),
@@ -47,13 +61,14 @@ CAUSES = (
     SqueezedBatch(),
     TrailingAxis(),
     ExtraTargetAxis(),
-    ClassAxis(),
+    LabelOutOfRange(),
     MaskChannels(),
+    ClassAxis(),
+    FoldedClasses(),
     NOutputs(),
     Rows(),
     ClassWeightLength(),
     ClassWeightDtype(),
-    LabelOutOfRange(),
     MissingActivation(),
     TargetRange(),
     TargetDtype(),
@@ -61,11 +76,6 @@ CAUSES = (
     SameCountFlattened(),
     DoubleActivation(),
     MetricMismatch(),
-    SeveralOutputs(),
+    LossNotFinite(),
     OtherDevice(),
 )
-
-
-def find(f: Facts) -> Finding | None:
-    """Ask the causes in order, and return what the first one found, or None."""
-    return first_finding(CAUSES, f)

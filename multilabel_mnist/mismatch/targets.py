@@ -6,9 +6,15 @@
 __all__ = [
     "Indices",
     "find_indices",
+    "IndexLists",
+    "find_index_lists",
+    "rows_from_lists",
+    "ListsOfIndices",
+    "keep_labels",
     "IndicesBesideOneOutput",
     "IndicesBesideClasses",
     "ClassIndicesForBCE",
+    "ClassIndicesForSoftTargets",
     "SingleLogitSoftmax",
     "Vectors",
     "find_vectors",
@@ -22,7 +28,6 @@ __all__ = [
 ]
 
 # %% ../../nbs/reference/mismatch_targets.ipynb #dfdb6205
-import math
 from dataclasses import dataclass
 
 import torch
@@ -79,7 +84,82 @@ def _labels_side_by_side(f: Facts) -> bool:
     return n_columns == 2 or not f.sums_to_1(f.targ)  # those would be one-hot
 
 
+# %% ../../nbs/reference/mismatch_targets.ipynb #111a95be
+@dataclass(frozen=True)
+class IndexLists:
+    """Lists of class indices in the rows of the target."""
+
+    length: int  # of the longest one
+    lowest: int  # the number that pads the others, or 0
+
+
+def find_index_lists(f: Facts) -> IndexLists | None:
+    """Find a list of different class indices in each row, padded at its end."""
+    if len(f.pred_shape) != 2 or len(f.targ_shape) != 2 or not f.targ.numel():
+        return None
+    n_items, length = f.targ_shape
+    n_classes = f.pred_shape[1]
+    if n_items != f.batch_size or length < 2 or n_classes < 2:
+        return None
+    if not f.whole_numbers or f.targ_max >= n_classes:
+        return None
+    if f.targ_max < 2 and length == n_classes:
+        return None  # one number per class: 0, 1, and a mark for what is unknown
+    listed = f.targ >= 0
+    padded = not bool(listed.all())
+    if not padded and (length == n_classes or f.targ_max < 2):
+        return None  # a ranking, or 0s and 1s
+    if bool((listed[:, 1:] & ~listed[:, :-1]).any()):
+        return None  # something follows the padding
+    own_numbers = -1 - torch.arange(length)  # so that no two paddings are equal
+    in_order = torch.where(listed, f.targ.long(), own_numbers).sort(1).values
+    if bool((in_order.diff(dim=1) == 0).any()):
+        return None
+    return IndexLists(length, min(int(f.targ_min), 0))
+
+
+def rows_from_lists(f: Facts) -> str:
+    """Make a row of 0s and 1s of each list: number the padding 0, and leave out its column."""
+    n_classes = f.pred_shape[1]
+    clamp = ".clamp_min(-1)" if f.targ_min < -1 else ""
+    return f"targ = F.one_hot(targ.long(){clamp} + 1, {n_classes + 1}).amax(1)[:, 1:].float()"
+
+
+class ListsOfIndices(Form):
+    """A list of class indices per item, where the loss expects a number for each class."""
+
+    def see(self, f):
+        return None if f.kind == "distance" else find_index_lists(f)
+
+    def say(self, f, lists):
+        padded = " and is padded with negative numbers" if lists.lowest < 0 else ""
+        return Explanation(
+            f"{f.name} expects a number for each of the {f.pred_shape[1]} classes, but each row of "
+            f"the target lists up to {lists.length} class indices{padded}.",
+            "Make each list a row of 0s and 1s.",
+        )
+
+    def fix(self, f, lists):
+        return [rows_from_lists(f)]
+
+
 # %% ../../nbs/reference/mismatch_targets.ipynb #604ed12b
+def keep_labels(f: Facts, axis: int, note: str) -> str:
+    """Keep the labels, and use a softmax loss that finds the classes along `axis`."""
+    last = axis == len(f.pred_shape) - 1
+    loss_axis = "" if last else f"axis={axis}"
+    name = "NLLLoss" if f.kind == "divergence" else "CrossEntropyLoss"
+    loss = replace_loss(f, name, loss_axis, note)
+    labels, logits, move = None, None, None
+    if f.targ_shape != without_axis(f.pred_shape, axis) or f.targ.dtype != torch.int64:
+        labels = f"targ = {as_labels(f, axis)}"
+    if f.kind == "probs":
+        logits = "pred = pred.logit(1e-6) # what the model returns without its sigmoid"
+    if axis != 1 and not f.info.fastai:
+        move = "pred = pred.movedim(-1, 1)"
+    return lines(loss, labels, logits, move)
+
+
 class IndicesBesideOneOutput(Form):
     """Class indices, where the network has a single output."""
 
@@ -126,7 +206,7 @@ class IndicesBesideClasses(Form):
     def fix(self, f, indices):
         fixes = [one_hot_targets(f, indices.axis)]
         if f.kind != "distance":
-            fixes.append(self.use_softmax(f, indices.axis))
+            fixes.append(keep_labels(f, indices.axis, "softmax: one class per item"))
         labels_given = f.targ_shape == f.positions == f.pred_shape[:1]
         if f.info.fastai and f.kind == "sigmoid" and labels_given:
             fixes.append(
@@ -135,30 +215,50 @@ class IndicesBesideClasses(Form):
             )
         return fixes
 
-    def use_softmax(self, f, axis):
-        """Keep the labels, and use a softmax loss that finds the classes along `axis`."""
-        last = axis == len(f.pred_shape) - 1
-        loss_axis = "" if last else f"axis={axis}"
-        loss = replace_loss(f, "CrossEntropyLoss", loss_axis, "softmax: one class per item")
-        labels, logits, move = None, None, None
-        if f.targ_shape != without_axis(f.pred_shape, axis) or f.targ.dtype != torch.int64:
-            labels = f"targ = {as_labels(f, axis)}"
-        if f.kind == "probs":
-            logits = "pred = pred.logit(1e-6) # what the model returns without its sigmoid"
-        if axis != 1 and not f.info.fastai:
-            move = "pred = pred.movedim(-1, 1)"
-        return lines(loss, labels, logits, move)
-
 
 class ClassIndicesForBCE(CauseWithForms):
     """One class index per item, where the loss expects a number for each class."""
 
     slug = "class-indices-for-bce"
     kinds = TAKES_TARGETS
-    forms = (IndicesBesideOneOutput(), IndicesBesideClasses())
+    forms = (IndicesBesideOneOutput(), IndicesBesideClasses(), ListsOfIndices())
 
     def applies(self, f):
         return f.shapes_rejected
+
+
+# %% ../../nbs/reference/mismatch_targets.ipynb #c8f66e4e
+class ClassIndicesForSoftTargets(Cause):
+    """One class index per item, where the loss expects a probability for each class."""
+
+    slug = "class-indices-for-soft-targets"
+    kinds = ("soft-targets", "divergence")
+
+    def see(self, f):
+        if f.shapes_fit or not all(isinstance(o, Tensor) for o in f.given):
+            return None
+        indices = find_indices(f)
+        return indices if indices and indices.n_classes > 1 else None
+
+    def say(self, f, indices):
+        item = "item" if len(f.pred_shape) == 2 else "position"
+        return Explanation(
+            f"{f.name} expects {indices.n_classes} probabilities per {item}, one for each class, "
+            f"that add up to 1, but the target holds one class index per {item}.",
+            "One-hot encode the labels, or keep them and use the loss that takes labels.",
+        )
+
+    def fix(self, f, indices):
+        labels = keep_labels(f, indices.axis, "takes labels")
+        if _takes_logarithms(f.loss_func):
+            return [labels]  # the logarithm of a one-hot target would be minus infinity
+        return [one_hot_targets(f, indices.axis), labels]
+
+
+def _takes_logarithms(loss_func) -> bool:
+    """Whether a divergence expects the logarithm of the probabilities."""
+    keywords = getattr(loss_func, "keywords", {})
+    return bool(keywords.get("log_target", getattr(loss_func, "log_target", False)))
 
 
 # %% ../../nbs/reference/mismatch_targets.ipynb #a953a8e7
@@ -189,9 +289,8 @@ class SingleLogitSoftmax(Cause):
 
     def fix(self, f, seen):
         shape = "pred.shape[:1]+pred.shape[2:]" if seen == "column" else "-1"
-        largest = int(f.targ_max) if math.isfinite(f.targ_max) else 1  # NaN says nothing
         more_outputs = lines(
-            replace_head(f, max(largest + 1, 2), len(f.pred_shape)),
+            replace_head(f, max(int(f.targ_max) + 1, 2), len(f.pred_shape)),
             f"targ = targ.reshape({shape}).long()",
         )
         sigmoid = "loss_func = nn.BCEWithLogitsLoss()\ntarg = targ.reshape(pred.shape).float()"

@@ -4,12 +4,11 @@
 
 # %% auto #0
 __all__ = [
-    "NUMBER_THOSE_THAT_OCCUR",
     "VOID_LABEL",
+    "MOST_CLASSES",
     "ROUNDING",
     "LOG_PROBS_TOLERANCE",
     "TAKE_THE_LOG",
-    "MOST_CLASSES",
     "RATING",
     "PERCENT",
     "BYTE",
@@ -17,11 +16,16 @@ __all__ = [
     "VECTORS_IN_HALF_PRECISION",
     "OutOfRange",
     "find_out_of_range",
+    "whole_labels",
+    "encoded",
+    "number_those_that_occur",
     "LabelForm",
     "NoAndYesLabels",
+    "MarkedLabels",
     "NegativeLabels",
-    "LabelsFromOne",
     "VoidLabels",
+    "LabelsFromOne",
+    "BackgroundLabel",
     "MoreClassesThanOutputs",
     "LabelOutOfRange",
     "totals",
@@ -35,6 +39,10 @@ __all__ = [
     "scale_end",
     "RangeForm",
     "SwappedForRange",
+    "ListsForRange",
+    "Marks",
+    "find_marks",
+    "UnknownMarks",
     "CountsForSoftmax",
     "LogitsForSoftmax",
     "NoAndYesTargets",
@@ -62,7 +70,9 @@ from torch import Tensor
 from multilabel_mnist.losses import TAKES_LABELS, TAKES_TARGETS
 from multilabel_mnist.mismatch.cause import Cause, CauseWithForms, Explanation, Form
 from multilabel_mnist.mismatch.facts import Facts, count, show_dtype, show_shape, unit_free
-from multilabel_mnist.mismatch.fixes import lines, replace_head, replace_loss
+from multilabel_mnist.mismatch.finite import Known, leave_out, nothing_to_learn
+from multilabel_mnist.mismatch.fixes import as_labels, lines, replace_head, replace_loss
+from multilabel_mnist.mismatch.targets import find_index_lists, rows_from_lists
 
 
 # %% ../../nbs/reference/mismatch_values.ipynb #4219bbf1
@@ -73,6 +83,8 @@ class OutOfRange:
     first: int  # the first label without an output, which torch names in its error
     outside: Tensor  # the different labels without an output, in ascending order
     inside: Tensor  # the different labels with an output, in ascending order
+    axis: int  # of the prediction, along which the outputs lie
+    n_classes: int  # the number of outputs
 
     @property
     def smallest(self) -> int:
@@ -96,28 +108,56 @@ class OutOfRange:
 
 def find_out_of_range(f: Facts) -> OutOfRange | None:
     """Find labels for which the network has no output."""
-    if f.labels_in_range:
-        return None
-    labels = f.targ[f.targ != f.info.ignore_index].long()
-    has_output = (labels >= 0) & (labels < f.n_classes)
+    labels = f.targ
+    axis = f.label_axis
+    if f.takes_indices:
+        axis = f.class_axis
+        if not f.info.takes_both:  # those one-hot encode every label
+            labels = labels[labels != f.info.ignore_index]
+    labels = labels.long()
+    n_classes = f.pred_shape[axis]
+    has_output = (labels >= 0) & (labels < n_classes)
     outside = labels[~has_output]
     if not outside.numel():
         return None
-    return OutOfRange(outside[0].item(), outside.unique(), labels[has_output].unique())
+    inside = labels[has_output].unique()
+    return OutOfRange(outside[0].item(), outside.unique(), inside, axis, n_classes)
 
 
-def _as_long(f: Facts) -> str:
-    """Convert labels to int64, if they are of another dtype."""
-    return "" if f.targ.dtype == torch.int64 else ".long()"
+def whole_labels(f: Facts, labels: OutOfRange) -> str:
+    """Write the labels as int64, in the shape that they have beside the outputs."""
+    if f.takes_values:
+        return as_labels(f, labels.axis)
+    return "targ" if f.targ.dtype == torch.int64 else "targ.long()"
 
 
-NUMBER_THOSE_THAT_OCCUR = (
-    "classes = targ.unique() # take these from the whole data set, not from one batch\n"
-    "targ = torch.searchsorted(classes, targ)"
-)
+def encoded(
+    f: Facts,
+    labels: OutOfRange,
+    code: str,  # that gives int64 labels
+    n_classes: int | None = None,  # of which they are; None: one for each output
+    columns: str = "",  # the classes to keep, such as [..., 1:]
+) -> str:
+    """Make a target of labels: the labels themselves, or one-hot encoded for a sigmoid loss."""
+    if f.takes_indices:
+        return f"targ = {code}"
+    last = labels.axis == len(f.pred_shape) - 1
+    move = "" if last else f".movedim(-1, {labels.axis})"
+    return f"targ = F.one_hot({code}, {n_classes or labels.n_classes}){columns}{move}.float()"
+
+
+def number_those_that_occur(f: Facts, labels: OutOfRange) -> str:
+    """Number the labels that occur from 0."""
+    code = whole_labels(f, labels) if f.takes_values else "targ"
+    return lines(
+        f"classes = {code}.unique() # take these from the whole data set, not from one batch",
+        encoded(f, labels, f"torch.searchsorted(classes, {code})"),
+    )
+
 
 # %% ../../nbs/reference/mismatch_values.ipynb #5909d406
 VOID_LABEL = 255  # marks pixels that do not count in common segmentation data sets (Pascal VOC)
+MOST_CLASSES = 100  # larger whole numbers are more likely quantities than class indices
 
 
 class LabelForm(Form):
@@ -138,12 +178,23 @@ class LabelForm(Form):
         raise NotImplementedError
 
     def say(self, f, labels):
+        n_classes = labels.n_classes
+        these_run = f"these run from {labels.smallest} to {labels.largest}"
+        problem = (
+            f"With {count(n_classes, 'output')} the labels run from 0 to {n_classes - 1}, but "
+            f"{these_run}."
+        )
+        if f.takes_values:
+            item = "item" if len(f.pred_shape) == 2 else "position"
+            problem = (
+                f"{f.name} expects a number for each of the {n_classes} outputs, but the target "
+                f"holds one label per {item}, and {these_run} instead of 0 to {n_classes - 1}."
+            )
         return Explanation(
-            f"With {count(f.n_classes, 'output')} the labels run from 0 to {f.n_classes - 1}, but "
-            f"these run from {labels.smallest} to {labels.largest}.",
+            problem,
             self.remedy(f, labels),
             sizes=f"{labels.first} is a label in the target {show_shape(f.targ_shape)}, and "
-            f"{f.n_classes} is the number of outputs, axis {f.class_axis} of the prediction "
+            f"{n_classes} is the number of outputs, axis {labels.axis} of the prediction "
             f"{show_shape(f.pred_shape)}.",
         )
 
@@ -152,7 +203,7 @@ class NoAndYesLabels(LabelForm):
     """Two classes, stored as 0 and 255 or as -1 and 1."""
 
     def matches(self, f, labels):
-        if f.n_classes != 2 or len(labels.outside) != 1:
+        if labels.n_classes != 2 or len(labels.outside) != 1:
             return False
         # 2 is left out: 0 and 2 may be two of three classes.
         zero_and_more = labels.largest > 2 and not labels.holds(1)
@@ -164,57 +215,128 @@ class NoAndYesLabels(LabelForm):
         return f"They stand for no and yes, stored as {no} and {labels.largest}: make them 0 and 1."
 
     def fix(self, f, labels):
-        return ["targ = (targ > 0).long()"]
+        if f.takes_indices:
+            return ["targ = (targ > 0).long()"]
+        return [encoded(f, labels, f"({whole_labels(f, labels)} > 0).long()")]
 
 
-class NegativeLabels(LabelForm):
+class MarkedLabels(LabelForm):
+    """Labels that mark what does not count; the forms differ in the mark."""
+
+    def known(self, f: Facts, labels: OutOfRange) -> Known:
+        """Tell which labels count."""
+        raise NotImplementedError
+
+    def mark(self, f: Facts, labels: OutOfRange) -> str:
+        """Name the mark in a clause."""
+        raise NotImplementedError
+
+    def remedy(self, f, labels):
+        mark = self.mark(f, labels)
+        if self._ignores(f, labels):
+            return f"If {mark} what does not count, give it the index that the loss ignores."
+        remedy = f"If {mark} what does not count, leave it out"
+        if f.takes_values:
+            return f"{remedy}; if it stands for the background, make it a row of zeros."
+        return f"{remedy} of the loss."
+
+    def fix(self, f, labels):
+        known = self.known(f, labels)
+        fixes = leave_out(f, known) or [nothing_to_learn()]
+        if self._ignores(f, labels):
+            fixes.insert(0, self._set_ignored(f, labels))
+        if f.takes_values:
+            fixes.append(self._zero_rows(f, labels))
+        # -1 is the usual mark of the background, other numbers mark what is unknown.
+        return fixes[::-1] if f.takes_values and labels.smallest == -1 else fixes
+
+    def _ignores(self, f, labels):
+        """Whether the loss ignores labels of its `ignore_index`."""
+        if not f.takes_indices:
+            return False
+        targ = torch.where(self.known(f, labels).where, f.targ.long(), f.info.ignore_index)
+        return f.accepts(targ=targ)
+
+    def _set_ignored(self, f, labels):
+        """Give the marked labels the index that the loss ignores."""
+        ignored = f.info.ignore_index
+        code = self.known(f, labels).code
+        return f"targ = torch.where({code}, targ.long(), {ignored}) # which {f.name} ignores"
+
+    def _zero_rows(self, f, labels):
+        """Make a row of zeros for each marked label: number it 0, and leave out its column."""
+        labels_from_1 = f"({whole_labels(f, labels)} + 1)*({self.known(f, labels).code})"
+        return encoded(f, labels, labels_from_1, labels.n_classes + 1, "[..., 1:]")
+
+
+class NegativeLabels(MarkedLabels):
     """Labels below 0."""
 
     def matches(self, f, labels):
         return labels.smallest < 0
 
-    def remedy(self, f, labels):
-        return (
-            "If negative labels mark what does not count, give them the index that the loss "
-            "ignores."
-        )
+    def known(self, f, labels):
+        return Known("targ >= 0", f.targ >= 0)
 
-    def fix(self, f, labels):
-        return [
-            f"targ = torch.where(targ<0, {f.info.ignore_index}, targ.long()) "
-            f"# which {f.name} ignores"
-        ]
+    def mark(self, f, labels):
+        whole = not f.targ.is_floating_point()
+        if whole and labels.smallest == torch.iinfo(f.targ.dtype).min:
+            return f"{labels.smallest}, as which {show_dtype(f.targ.dtype)} stores NaN, marks"
+        return "a negative label marks"
 
 
-class LabelsFromOne(LabelForm):
-    """Labels counted from 1."""
-
-    def matches(self, f, labels):
-        return labels.largest == f.n_classes and not labels.holds(0)
-
-    def remedy(self, f, labels):
-        return "None is 0, so they seem to be counted from 1: subtract 1."
-
-    def fix(self, f, labels):
-        return [f"targ = targ{_as_long(f)} - 1", NUMBER_THOSE_THAT_OCCUR]
-
-
-class VoidLabels(LabelForm):
+class VoidLabels(MarkedLabels):
     """Labels of 255 among others."""
 
     def matches(self, f, labels):
         only_255 = len(labels.outside) == 1 and labels.first == VOID_LABEL
         return only_255 and len(labels.inside) > 0
 
+    def known(self, f, labels):
+        return Known(f"targ != {VOID_LABEL}", f.targ != VOID_LABEL)
+
+    def mark(self, f, labels):
+        return f"{VOID_LABEL} marks"
+
+
+class LabelsFromOne(LabelForm):
+    """Labels counted from 1."""
+
+    def matches(self, f, labels):
+        return labels.largest == labels.n_classes and not labels.holds(0)
+
     def remedy(self, f, labels):
-        return (
-            f"If {VOID_LABEL} marks what does not count, give it the index that the loss ignores."
-        )
+        remedy = "None is 0, so they seem to be counted from 1: subtract 1"
+        return f"{remedy}, and one-hot encode them." if f.takes_values else f"{remedy}."
 
     def fix(self, f, labels):
         return [
-            f"targ = torch.where(targ=={VOID_LABEL}, {f.info.ignore_index}, targ.long()) "
-            f"# which {f.name} ignores"
+            encoded(f, labels, f"{whole_labels(f, labels)} - 1"),
+            number_those_that_occur(f, labels),
+        ]
+
+
+class BackgroundLabel(LabelForm):
+    """One label more than there are outputs, where sigmoids need none for the background."""
+
+    def matches(self, f, labels):
+        return f.takes_values and labels.largest == labels.n_classes
+
+    def remedy(self, f, labels):
+        return (
+            f"If 0 or {labels.largest} is the background, make it a row of zeros, otherwise give "
+            f"the network {labels.largest + 1} outputs."
+        )
+
+    def fix(self, f, labels):
+        n_labels = labels.n_classes + 1
+        code = whole_labels(f, labels)
+        first = encoded(f, labels, code, n_labels, "[..., 1:]")
+        last = encoded(f, labels, code, n_labels, "[..., :-1]")
+        return [
+            f"{first} # 0 is the background",
+            f"{last} # {labels.n_classes} is the background",
+            *MoreClassesThanOutputs().fix(f, labels),
         ]
 
 
@@ -231,15 +353,19 @@ class MoreClassesThanOutputs(LabelForm):
         )
 
     def fix(self, f, labels):
-        no_weights, as_long = None, None
-        if f.info.weight is not None:
-            no_weights = f"{f.info.settings['weight']} = None # was for {f.n_classes} classes"
-        if _as_long(f):
-            as_long = "targ = targ.long()"
-        head = replace_head(f, labels.largest + 1, len(f.pred_shape))
-        fixes = [lines(head, no_weights, as_long)]
-        if labels.n_different <= f.n_classes:
-            fixes.append(NUMBER_THOSE_THAT_OCCUR)
+        n_classes = labels.largest + 1
+        last = labels.axis == len(f.pred_shape) - 1
+        head = replace_head(f, n_classes, 2 if last else len(f.pred_shape))
+        no_weights = [
+            f"{f.info.settings[name]} = None # was for {labels.n_classes} classes"
+            for name in ("weight", "pos_weight")
+            if name in f.info.settings
+        ]
+        code = whole_labels(f, labels)
+        target = None if code == "targ" else encoded(f, labels, code, n_classes)
+        fixes = [lines(head, *no_weights, target)]
+        if labels.n_different <= labels.n_classes:
+            fixes.append(number_those_that_occur(f, labels))
         return fixes
 
 
@@ -247,22 +373,33 @@ class LabelOutOfRange(CauseWithForms):
     """A class index for which the network has no output."""
 
     slug = "label-out-of-range"
-    kinds = TAKES_LABELS
+    # A distance takes whole numbers as they are.
+    kinds = TAKES_LABELS + tuple(kind for kind in TAKES_TARGETS if kind != "distance")
     forms = (
         NoAndYesLabels(),
         NegativeLabels(),
         LabelsFromOne(),
         VoidLabels(),
+        BackgroundLabel(),
         MoreClassesThanOutputs(),
     )
 
     def applies(self, f):
-        if not f.shapes_fit or not f.whole_numbers:
+        if not f.whole_numbers:
             return False
-        probabilities = f.targ_shape == f.pred_shape and len(f.pred_shape) > 1
-        # Whole floats below -1 are quantities that happen to be whole.
-        quantities = f.targ.is_floating_point() and f.targ_min < -1
-        return not probabilities and not quantities
+        if f.takes_indices:
+            probabilities = f.targ_shape == f.pred_shape and len(f.pred_shape) > 1
+            return f.shapes_fit and not probabilities and not self._quantities(f)
+        if f.shapes_fit or f.label_axis is None or f.pred_shape[f.label_axis] == 1:
+            return False
+        return not self._quantities(f)
+
+    def _quantities(self, f):
+        """Whether these are whole numbers by accident, stored as floats."""
+        if not f.targ.is_floating_point():
+            return False
+        several_marks = f.targ_min < -1 and f.targ[f.targ < 0].unique().numel() > 1
+        return several_marks or (f.takes_values and f.targ_max > MOST_CLASSES)
 
 
 # %% ../../nbs/reference/mismatch_values.ipynb #b3408c01
@@ -399,7 +536,7 @@ class MissingActivation(CauseWithForms):
     )
 
     def applies(self, f):
-        if not f.shapes_fit or not f.pred.numel() or f.pred.is_complex():
+        if not f.shapes_fit or not f.pred.numel() or f.pred.is_complex() or not f.has_values:
             return False
         if f.pred_sample.isnan().any():
             return False
@@ -407,7 +544,6 @@ class MissingActivation(CauseWithForms):
 
 
 # %% ../../nbs/reference/mismatch_values.ipynb #7b04bed2
-MOST_CLASSES = 100  # larger whole numbers are more likely quantities than class indices
 RATING, PERCENT, BYTE = 10, 100, 255  # where common scales end
 
 
@@ -424,7 +560,7 @@ class RangeForm(Form):
     """Target values outside 0 to 1; what differs between the forms is the remedy and the fix."""
 
     def see(self, f):
-        return (f.targ_min, f.targ_max) if self.matches(f) else None
+        return True if self.matches(f) else None
 
     def matches(self, f: Facts) -> bool:
         """Whether the target looks like this form."""
@@ -434,8 +570,8 @@ class RangeForm(Form):
         """Say what to do."""
         raise NotImplementedError
 
-    def say(self, f, limits):
-        low, high = limits
+    def say(self, f, seen):
+        low, high = f.targ_min, f.targ_max
         and_runs = "" if f.failed else "; it computes a number all the same"
         return Explanation(
             f"{f.name} expects target values from 0 to 1, but these run from {low:g} to "
@@ -454,8 +590,73 @@ class SwappedForRange(RangeForm):
     def remedy(self, f):
         return "The prediction holds only 0s and 1s: the two have changed places."
 
-    def fix(self, f, limits):
+    def fix(self, f, seen):
         return ["pred,targ = targ,pred"]
+
+
+class ListsForRange(RangeForm):
+    """Class indices, a list for each item, padded with negative numbers."""
+
+    def matches(self, f):
+        return f.kind != "softmax" and find_index_lists(f) is not None
+
+    def remedy(self, f):
+        return (
+            "Each row lists the classes of an item and is padded with negative numbers: make it a "
+            "row of 0s and 1s."
+        )
+
+    def fix(self, f, seen):
+        return [rows_from_lists(f)]
+
+
+@dataclass(frozen=True)
+class Marks:
+    """Target values that stand for no number, but mark what is unknown."""
+
+    name: str  # such as "-1" or "Negative numbers"
+    known: Known  # which of the targets are no marks
+
+
+def find_marks(f: Facts) -> Marks | None:
+    """Find one or two values that mark what is unknown among targets from 0 to 1."""
+    outside = f.targ[(f.targ < 0) | (f.targ > 1)].unique()
+    whole = bool((outside == outside.round()).all())
+    if not whole or len(outside) > 2:
+        return None
+    if outside.max() < 0:
+        no_and_yes = f.targ_min == -1 and f.targ_max == 1 and f.two_valued
+        name = f"{outside.max():g}" if len(outside) == 1 else "a negative number"
+        return None if no_and_yes else Marks(name, Known("targ >= 0", f.targ >= 0))
+    only_255 = len(outside) == 1 and outside[0] == VOID_LABEL
+    if only_255 and bool(((f.targ > 0) & (f.targ <= 1)).any()):
+        return Marks(str(VOID_LABEL), Known(f"targ != {VOID_LABEL}", f.targ != VOID_LABEL))
+    return None
+
+
+class UnknownMarks(RangeForm):
+    """A value that marks what is unknown, such as -1."""
+
+    def matches(self, f):
+        return find_marks(f) is not None
+
+    def remedy(self, f):
+        mark = find_marks(f).name
+        sigmoid = "Use a sigmoid loss, and if" if f.kind == "softmax" else "If"
+        return (
+            f"{sigmoid} {mark} marks what is unknown or uncertain, leave it out of the loss, or "
+            "decide on 0 or 1."
+        )
+
+    def fix(self, f, seen):
+        marks = find_marks(f)
+        loss = None if f.kind != "softmax" else replace_loss(f, "BCEWithLogitsLoss")
+        mask = leave_out(f, marks.known) or [nothing_to_learn()]
+        decisions = [
+            f"targ = targ.where({marks.known.code}, {value}).float() # if {marks.name} means {word}"
+            for value, word in enumerate(("no", "yes"))
+        ]
+        return [lines(loss, fix) for fix in (*mask, *decisions)]
 
 
 class CountsForSoftmax(RangeForm):
@@ -467,7 +668,7 @@ class CountsForSoftmax(RangeForm):
     def remedy(self, f):
         return f"Divide the target by its sum along axis {f.class_axis}."
 
-    def fix(self, f, limits):
+    def fix(self, f, seen):
         return [f"targ = targ / targ.sum({f.class_axis}, keepdim=True)"]
 
 
@@ -480,7 +681,7 @@ class LogitsForSoftmax(RangeForm):
     def remedy(self, f):
         return "If they are the raw outputs of another network, apply its softmax."
 
-    def fix(self, f, limits):
+    def fix(self, f, seen):
         return [f"targ = targ.softmax({f.class_axis})"]
 
 
@@ -496,7 +697,7 @@ class NoAndYesTargets(RangeForm):
             "and 1."
         )
 
-    def fix(self, f, limits):
+    def fix(self, f, seen):
         return ["targ = (targ > 0).float()"]
 
 
@@ -509,7 +710,7 @@ class OneAndTwo(RangeForm):
     def remedy(self, f):
         return "They are counted from 1: subtract 1."
 
-    def fix(self, f, limits):
+    def fix(self, f, seen):
         return ["targ = (targ - 1).float()"]
 
 
@@ -526,7 +727,7 @@ class IndicesForOneOutput(RangeForm):
             "one-hot encode them."
         )
 
-    def fix(self, f, limits):
+    def fix(self, f, seen):
         n_classes = int(f.targ_max) + 1
         one_hot = f"targ = F.one_hot(targ.reshape(-1).long(), {n_classes}).float()"
         return [lines(replace_head(f, n_classes), one_hot)]
@@ -541,8 +742,8 @@ class LargerScale(RangeForm):
     def remedy(self, f):
         return "Divide by the largest value that they can have."
 
-    def fix(self, f, limits):
-        return [f"targ = targ.float() / {scale_end(f.targ_max):g}"]
+    def fix(self, f, seen):
+        return [f"targ = targ.float() / {scale_end(f.targ_max):.9g}"]
 
 
 class QuantitiesForSigmoid(RangeForm):
@@ -554,7 +755,7 @@ class QuantitiesForSigmoid(RangeForm):
     def remedy(self, f):
         return "For quantities use a loss that measures a distance."
 
-    def fix(self, f, limits):
+    def fix(self, f, seen):
         return ["loss_func = nn.MSELoss()\ntarg = targ.reshape(pred.shape).float()"]
 
 
@@ -565,6 +766,8 @@ class TargetRange(CauseWithForms):
     kinds = ("sigmoid", "probs", "softmax")
     forms = (
         SwappedForRange(),
+        ListsForRange(),
+        UnknownMarks(),
         CountsForSoftmax(),
         LogitsForSoftmax(),
         NoAndYesTargets(),
@@ -577,6 +780,8 @@ class TargetRange(CauseWithForms):
     def applies(self, f):
         if not f.shapes_fit or (f.kind == "softmax" and f.targ_shape != f.pred_shape):
             return False
+        if f.targ.is_complex():
+            return False  # complex numbers have no order
         return f.targ_min < -ROUNDING or f.targ_max > 1 + ROUNDING
 
 

@@ -847,7 +847,7 @@ CASES = [
     ),
     case("ok", "KL", lambda: (nn.KLDivLoss(), randn(8, 5).log_softmax(1), rand(8, 5).softmax(1))),
     case(
-        "class-indices-for-bce",
+        "class-indices-for-soft-targets",
         "KL labels",
         lambda: (nn.KLDivLoss(reduction="batchmean"), randn(8, 5).log_softmax(1), integers(5, 8)),
     ),

@@ -13,9 +13,10 @@ from fastai.losses import (
     MSELossFlat,
 )
 from fastai.metrics import accuracy, accuracy_multi, error_rate
+from timm.loss import SoftTargetCrossEntropy
 from torch import Tensor, nn
 
-from .by_hand import linear, sigmoid_loss, softmax_loss, squared_error
+from .by_hand import linear, reduced, sigmoid_loss, softmax_loss, squared_error
 
 torch.manual_seed(0)
 LOGITS = torch.randn(4, 3)
@@ -319,7 +320,32 @@ add(
     softmax_loss(MAPS, MASKS),
     name="colors",
 )
+add(
+    "mask-channels",
+    only(SIGMOID, "module", "function", "sum"),
+    MAPS,
+    torch.tensor([[0, 0, 0], [0, 128, 0], [255, 0, 0]])[MASKS],
+    partial(sigmoid_loss, MAPS, ONE_HOT_MASKS),
+    name="colors for a sigmoid",
+)
+add("folded-classes", SOFTMAX, LOGITS.reshape(-1, 1), LABELS, SAME_LABELS)
+add(
+    "folded-classes",
+    PLAIN_SIGMOID,
+    LOGITS.reshape(-1, 1),
+    SEVERAL,
+    partial(sigmoid_loss, LOGITS, SEVERAL),
+    name="a sigmoid",
+)
 add("class-axis", PLAIN, STEPS, WORDS, partial(softmax_loss, STEPS, WORDS, axis=2))
+add(
+    "class-axis",
+    only(SOFTMAX, "module", "function", "sum"),
+    MAPS.movedim(1, 2),
+    MASKS,
+    partial(softmax_loss, MAPS, MASKS),
+    name="axis 2",
+)
 add(
     "class-axis",
     only(SOFTMAX, "flat", "flat weight"),
@@ -465,6 +491,123 @@ add(
     LOGITS * 3,
     sigmoid_loss(LOGITS * 3, SEVERAL),
     name="changed places",
+)
+UNKNOWN = torch.tensor([[0, 1, 0], [0, 0, 0], [1, 1, 0], [0, 0, 1]]).bool()
+WITHOUT_UNKNOWN = partial(sigmoid_loss, LOGITS[~UNKNOWN], SEVERAL[~UNKNOWN])
+for mark in (-1.0, -100.0, 255.0):
+    add(
+        "target-range",
+        only(SIGMOID, "module", "function", "sum", "flat"),
+        LOGITS,
+        torch.where(UNKNOWN, mark, SEVERAL),
+        WITHOUT_UNKNOWN,
+        name=f"{mark:g} for what is unknown",
+    )
+LISTS = torch.tensor([[0, 1, -1], [2, -1, -1], [1, -1, -1], [-1, -1, -1]])
+LISTED = torch.tensor([[1.0, 1, 0], [0, 0, 1], [0, 1, 0], [0, 0, 0]])
+LISTS_AS_ROWS = partial(sigmoid_loss, LOGITS, LISTED)
+add("target-range", SIGMOID, LOGITS, LISTS, LISTS_AS_ROWS, name="padded lists")
+add("class-indices-for-bce", SIGMOID, LOGITS, LISTS[:, :2], LISTS_AS_ROWS, name="padded lists")
+LONGER = F.pad(LISTS, (0, 2), value=-1).float()
+add("class-indices-for-bce", SIGMOID, LOGITS, LONGER, LISTS_AS_ROWS, name="long padded lists")
+
+AS_ROWS = partial(sigmoid_loss, LOGITS, ONE_HOT)
+FROM_1 = LABELS + 1
+add("label-out-of-range", SIGMOID, LOGITS, FROM_1, AS_ROWS, name="rows from 1")
+add("label-out-of-range", SIGMOID, LOGITS, FROM_1[:, None].float(), AS_ROWS, name="a column from 1")
+add(
+    "label-out-of-range",
+    PROBS,
+    LOGITS.sigmoid(),
+    FROM_1.int(),
+    AS_ROWS,
+    name="probabilities from 1",
+)
+add(
+    "label-out-of-range",
+    only(SIGMOID, "module", "function", "flat"),
+    MAPS,
+    MASKS[:, None] + 1,
+    sigmoid_loss(MAPS, ONE_HOT_MASKS),
+    name="a mask from 1",
+)
+NO_CLASS = torch.tensor([[0.0, 0, 1], [0, 0, 0], [1, 0, 0], [0, 1, 0]])
+ROWS_OF_ZEROS = partial(sigmoid_loss, LOGITS, NO_CLASS)
+for background, labels in {"0": [3, 0, 1, 2], "-1": [2, -1, 0, 1]}.items():
+    add(
+        "label-out-of-range",
+        SIGMOID,
+        LOGITS,
+        torch.tensor(labels),
+        ROWS_OF_ZEROS,
+        name=f"{background} for the background",
+    )
+for mark in (-100, 255):
+    add(
+        "label-out-of-range",
+        SIGMOID,
+        LOGITS,
+        torch.tensor([2, mark, 0, 1]),
+        partial(sigmoid_loss, LOGITS[[0, 2, 3]], NO_CLASS[[0, 2, 3]]),
+        name=f"rows, {mark} left out",
+    )
+add(
+    "class-indices-for-soft-targets",
+    {
+        "timm": (SoftTargetCrossEntropy(), {}),
+        "divergence": (nn.KLDivLoss(reduction="batchmean"), {}),
+    },
+    LOGITS.log_softmax(1),
+    LABELS,
+    softmax_loss(LOGITS, LABELS),
+)
+add(
+    "class-indices-for-soft-targets",
+    {"logarithms": (nn.KLDivLoss(log_target=True), {}), "timm": (SoftTargetCrossEntropy(), {})},
+    LOGITS.log_softmax(1),
+    LABELS[:, None],
+    softmax_loss(LOGITS, LABELS),
+    name="a column",
+)
+NAN = float("nan")
+add(
+    "target-not-finite",
+    all_but(SIGMOID, "weight"),
+    LOGITS,
+    torch.where(UNKNOWN, NAN, SEVERAL),
+    lambda weight=None, reduction="mean", pos_weight=1.0: reduced(
+        sigmoid_loss(LOGITS, SEVERAL, pos_weight=pos_weight, reduction="none")[~UNKNOWN], reduction
+    ),
+)
+add(
+    "target-not-finite",
+    DISTANCE,
+    LOGITS,
+    torch.where(UNKNOWN, float("inf"), LOGITS * 2),
+    squared_error(LOGITS[~UNKNOWN], LOGITS[~UNKNOWN] * 2),
+    name="a distance",
+)
+add(
+    "target-not-finite",
+    SOFTMAX,
+    LOGITS,
+    torch.tensor([0, NAN, 2, 1]),
+    lambda **settings: softmax_loss(LOGITS[[0, 2, 3]], torch.tensor([0, 2, 1]), **settings),
+    name="labels",
+)
+add(
+    "prediction-not-finite",
+    SIGMOID,
+    torch.where(UNKNOWN[:, 2:], NAN, LOGITS),
+    SEVERAL,
+    lambda **settings: sigmoid_loss(LOGITS[:3], SEVERAL[:3], **settings),
+)
+add(
+    "loss-not-finite",
+    {"weights": (nn.CrossEntropyLoss(weight=torch.tensor([0.0, 1, 1])), {})},
+    LOGITS,
+    torch.zeros(4).long(),
+    torch.tensor(0.0),
 )
 add("missing-activation", PROBS, LOGITS, SEVERAL, partial(sigmoid_loss, LOGITS, SEVERAL))
 add(

@@ -1,5 +1,6 @@
 """Strategies for pairs that fit, of every kind of loss."""
 
+import math
 from functools import partial
 
 import torch
@@ -198,6 +199,44 @@ def metric(m: Maker) -> Pair:
     return Pair(func, m.logits(batch, *places, n_classes), m.pick(targ, targ[..., None]))
 
 
+def leaves_out_nan(pred, targ):
+    known = targ.isfinite()
+    return F.binary_cross_entropy_with_logits(pred[known], targ[known])
+
+
+def leaves_out_negative(pred, targ):
+    losses = F.binary_cross_entropy_with_logits(pred, targ.clamp_min(0), reduction="none")
+    known = targ >= 0
+    return (losses * known).sum() / known.sum()
+
+
+def squares_of_known(pred, targ):
+    known = targ.isfinite()
+    return ((pred - targ.nan_to_num(0, 0, 0)).square() * known).sum() / known.sum()
+
+
+def left_out(m: Maker) -> Pair:
+    """Return a pair with numbers that say nothing, and a loss that leaves them out."""
+    batch = m.batch()
+    n_classes = m.classes()
+    form = m.pick("nan", "negative", "squares", "forbidden")
+    if form == "forbidden":  # a class whose softmax is to be 0
+        pred = m.logits(batch, n_classes)
+        pred[:, -1] = -math.inf
+        loss = m.pick(nn.CrossEntropyLoss(), F.cross_entropy, CrossEntropyLossFlat())
+        return Pair(loss, pred, m.integers(n_classes - 1, batch))
+    shape = (batch, n_classes, *m.places())
+    unknown = m.uniform(*shape) < 0.3
+    unknown.view(-1)[0] = False
+    if form == "squares":
+        targ = torch.where(unknown, m.pick(math.nan, math.inf, -math.inf), m.normal(*shape))
+        return Pair(squares_of_known, m.logits(*shape), targ)
+    if form == "negative":
+        targ = torch.where(unknown, m.pick(-1.0, -100.0), m.bits(*shape))
+        return Pair(leaves_out_negative, m.logits(*shape), targ)
+    return Pair(leaves_out_nan, m.logits(*shape), torch.where(unknown, math.nan, m.bits(*shape)))
+
+
 def disguised(m: Maker, pair: Pair) -> Pair:
     """Return the same pair in another form: memory layout, subclass, gradient, partial."""
     loss, pred, targ = pair.args
@@ -248,4 +287,6 @@ def right_pairs(make):
     return strategy(lambda m: with_another_dtype(m, disguised(m, make(m))))
 
 
-RIGHT = {make.__name__: right_pairs(make) for make in (softmax, sigmoid, distance, metric)}
+RIGHT = {
+    make.__name__: right_pairs(make) for make in (softmax, sigmoid, distance, metric, left_out)
+}

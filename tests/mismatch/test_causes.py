@@ -11,8 +11,10 @@ from multilabel_mnist.mismatch import (
     axes,
     counts,
     diagnose,
+    finite,
     metrics,
     outputs,
+    reduction,
     table,
     targets,
     values,
@@ -21,12 +23,14 @@ from multilabel_mnist.mismatch import (
 from multilabel_mnist.mismatch.cause import Cause, CauseWithForms, Explanation, Form
 from multilabel_mnist.mismatch.table import CAUSES
 
-MODULES = (axes, counts, metrics, outputs, targets, values, weights)
+MODULES = (axes, counts, finite, metrics, outputs, reduction, targets, values, weights)
 ASKED_FOR = """
     class-indices-for-bce one-hot-for-softmax multi-hot-for-softmax n-outputs trailing-axis
     extra-target-axis mask-channels class-axis rows squeezed-batch label-out-of-range
     single-logit-softmax target-dtype target-range missing-activation double-activation
     silent-broadcast same-count-flattened class-weight-length empty-target metric-mismatch
+    loss-not-reduced target-not-finite prediction-not-finite loss-not-finite
+    class-indices-for-soft-targets
 """
 
 
@@ -71,24 +75,24 @@ def test_a_cause_with_forms_has_several(cause):
     assert len(cause.forms) > 1 and all(isinstance(form, Form) for form in cause.forms)
 
 
-class NanTarget(Cause):
-    """A target that is not a number."""
+class ConstantTarget(Cause):
+    """A target whose numbers are all equal."""
 
-    slug = "nan-target"
+    slug = "constant-target"
     kinds = ("distance",)
 
     def see(self, f):
-        return True if f.targ.isnan().any() else None
+        return f.targ_min if f.targ_min == f.targ_max else None
 
-    def say(self, f, seen):
-        return Explanation("One of the targets is not a number.", "Leave it out.")
+    def say(self, f, number):
+        return Explanation(f"All of the targets are {number:g}.", "Leave them out.")
 
-    def fix(self, f, seen):
-        return ["keep = targ.isfinite()\npred,targ = pred[keep],targ[keep]"]
+    def fix(self, f, number):
+        return ["loss_func = nn.L1Loss()"]
 
 
 def test_a_cause_is_one_entry(monkeypatch):
-    monkeypatch.setattr(table, "CAUSES", (*CAUSES, NanTarget()))
-    d = diagnose(nn.MSELoss(), torch.randn(3), torch.tensor([1.0, float("nan"), 2.0]))
-    assert d.cause == "nan-target" and d.silent and d.certain
-    assert "Leave it out." in d.explanation and "<pre" in d._repr_html_()
+    monkeypatch.setattr(table, "CAUSES", (*CAUSES, ConstantTarget()))
+    d = diagnose(nn.MSELoss(), torch.randn(3), torch.full((3,), 2.0))
+    assert d.cause == "constant-target" and d.silent and d.certain
+    assert "Leave them out." in d.explanation and "<pre" in d._repr_html_()

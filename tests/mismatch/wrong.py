@@ -1,5 +1,6 @@
 """Strategies for pairs that do not fit: a function for each kind, entered under its cause."""
 
+import math
 from dataclasses import dataclass
 from functools import partial
 
@@ -16,7 +17,9 @@ from fastai.losses import (
 )
 from fastai.metrics import accuracy, accuracy_multi, error_rate
 from hypothesis import strategies as st
+from timm.loss import AsymmetricLossMultiLabel, SoftTargetCrossEntropy
 from torch import nn
+from torchvision.ops import sigmoid_focal_loss
 
 from .maker import Maker, Pair, raises, strategy
 
@@ -339,7 +342,123 @@ def color_mask_for_a_softmax(m):
     return Pair(loss, m.logits(n, c, height, width), m.pick(targ, targ.movedim(1, -1)))
 
 
+def palette_of(m, n_colors):
+    """Return colors as bytes, three or four numbers each, no two alike."""
+    channels = m.pick(3, 3, 4)
+    colors = m.integers(256, n_colors, channels)
+    colors[:, 0] = torch.randperm(256, generator=m.generator)[:n_colors]
+    return colors
+
+
+@wrong("mask-channels")
+def color_mask_for_several_maps(m):
+    n = m.pick(1, 2, 4)
+    c = m.pick(2, 5, 12)
+    height = m.integer(7, 16)
+    width = m.integer(7, 16)
+    colors = palette_of(m, m.pick(c, c, 2))[m.labels(2, n, height, width)]
+    colors = m.pick(colors.byte(), colors, colors.float(), colors / 255)
+    colors = m.pick(colors, colors.movedim(-1, 1))
+    pred = m.logits(n, c, height, width)
+    probs_loss = m.pick(nn.BCELoss(), F.binary_cross_entropy, BCELossFlat())
+    return m.pick(
+        Pair(plain_sigmoid_loss(m), pred, colors),
+        Pair(m.pick(BCEWithLogitsLossFlat(), dice, own_sigmoid_focal), pred, colors),
+        Pair(probs_loss, pred.sigmoid(), colors),
+    )
+
+
+@wrong("mask-channels")
+def color_mask_for_three_maps(m):
+    """As many channels as maps, but along the last axis."""
+    n = m.pick(1, 2, 4)
+    height = m.integer(7, 16)
+    width = m.integer(7, 16)
+    colors = m.integers(254, 3, 3) + 1
+    targ = colors[m.labels(3, n, height, width)]
+    pred = m.logits(n, 3, height, width)
+    return Pair(m.pick(plain_sigmoid_loss(m), dice), pred, m.pick(targ.byte(), targ.float()))
+
+
+def dice(pred, targ):
+    probs = pred.sigmoid()
+    return 1 - 2 * (probs * targ).sum() / (probs + targ).sum()
+
+
+def own_sigmoid_focal(pred, targ):
+    probs = pred.sigmoid()
+    misses = probs * (1 - targ) + (1 - probs) * targ
+    each = F.binary_cross_entropy_with_logits(pred, targ.float(), reduction="none")
+    return (each * misses**2).mean()
+
+
 # Axes in another order
+
+
+@wrong("class-axis")
+def classes_along_any_axis(m):
+    c = m.pick(21, 50)
+    sizes = m.pick((4, 6), (4, 6, 7), (2, 9, 5), (3, 2, 5, 6))
+    axis = m.integer(0, len(sizes))
+    pred = m.logits(*sizes[:axis], c, *sizes[axis:])
+    targ = m.labels(c, *sizes)
+    targ.view(-1)[0] = c - 1
+    if axis == 1:  # where the classes belong
+        return Pair(CrossEntropyLossFlat(), pred, targ)
+    if m.flip():
+        return Pair(nn.NLLLoss(), pred.log_softmax(axis), targ)
+    return Pair(m.pick(plain_softmax_loss(m), own_focal), pred, targ)
+
+
+@wrong("class-axis")
+def classes_elsewhere_and_labels_in_one_list(m):
+    c = m.pick(21, 50)
+    sizes = m.pick((4, 6), (4, 6, 7), (2, 9, 5))
+    axis = m.pick(*(n for n in range(len(sizes) + 1) if n != 1))
+    pred = m.logits(*sizes[:axis], c, *sizes[axis:])
+    targ = m.labels(c, torch.Size(sizes).numel())
+    targ[0] = c - 1
+    return Pair(m.pick(plain_softmax_loss(m), own_focal), pred, targ)
+
+
+def own_focal(pred, targ):
+    each = F.cross_entropy(pred, targ, reduction="none")
+    return ((1 - (-each).exp()) ** 2 * each).mean()
+
+
+# Folded by a view with another number of classes
+
+
+@wrong("folded-classes")
+def too_few_classes_in_a_view(m):
+    n = m.pick(9, 16, 32, 60)
+    c = m.pick(20, 40, 100)
+    old = m.pick(1, 2, 4, 5)
+    targ = m.labels(c, n)
+    targ[0] = c - 1
+    pred = m.logits(n, c).reshape(-1, old)
+    targ = m.pick(targ, targ, targ[:, None], targ.byte())
+    return Pair(m.pick(softmax_loss(m), own_focal), pred, targ)
+
+
+@wrong("folded-classes")
+def too_many_classes_in_a_view(m):
+    n = m.pick(12, 24, 60)
+    c = m.pick(2, 5, 10)
+    targ = m.labels(c, n)
+    return Pair(m.pick(softmax_loss(m), own_focal), m.logits(n, c).reshape(-1, 2 * c), targ)
+
+
+@wrong("folded-classes")
+def targets_of_other_rows(m):
+    n = m.pick(7, 9, 33)
+    c = m.pick(4, 8, 20)
+    old = m.pick(1, 2, c // 4)
+    pred = m.logits(n, c)
+    targ = m.bits(n, c)
+    targ[0, :2] = 1
+    pred, targ = m.pick((pred.reshape(-1, old), targ), (pred, targ.reshape(-1, old)))
+    return Pair(plain_sigmoid_loss(m), pred, targ)
 
 
 @wrong("class-axis")
@@ -856,6 +975,211 @@ def metric_of_the_other_sort(m):
         Pair(accuracy, m.logits(n, 1), m.integers(2, n)),
         Pair(accuracy, maps, mask),
         Pair(accuracy_multi, maps, mask),
+    )
+
+
+# Labels beside a sigmoid loss that cannot be one-hot encoded as they are
+
+
+def loss_of_rows(m: Maker):
+    """Return a loss that expects a number for each class, from logits."""
+    return m.pick(
+        nn.BCEWithLogitsLoss(),
+        F.binary_cross_entropy_with_logits,
+        BCEWithLogitsLossFlat(),
+        partial(sigmoid_focal_loss, reduction="mean"),
+        AsymmetricLossMultiLabel(),
+        SoftTargetCrossEntropy(),
+        nn.KLDivLoss(reduction="batchmean"),
+    )
+
+
+def labels_out_of_range(m: Maker, c, *shape):
+    """Return labels that are counted from 1, hold a background, or marks."""
+    labels = m.labels(c, *shape)
+    labels.view(-1)[:2] = torch.tensor([0, c - 1])
+    marked = m.uniform(*shape) < 0.2
+    marked.view(-1)[2] = True
+    return m.pick(
+        labels + 1,
+        torch.where(marked, c, labels),
+        torch.where(marked, -1, labels),
+        torch.where(marked, -100, labels),
+        torch.where(marked, 255, labels),
+        labels + 3,
+    )
+
+
+@wrong("label-out-of-range")
+def labels_out_of_range_for_rows(m):
+    n = m.many()
+    c = m.other(n, 3, 12)  # n labels beside n outputs are broadcast by some
+    targ = labels_out_of_range(m, c, n)
+    targ = m.pick(targ, targ[:, None], targ.float(), targ.int())
+    if m.flip():
+        return Pair(nn.BCELoss(), m.logits(n, c).sigmoid(), targ)
+    return Pair(loss_of_rows(m), m.logits(n, c), targ)
+
+
+@wrong("label-out-of-range")
+def masks_out_of_range_for_a_sigmoid(m):
+    n = m.pick(1, 2, 4)
+    c = m.pick(3, 5, 12)
+    height, width = height_and_width(m)
+    targ = labels_out_of_range(m, c, n, height, width)
+    targ = m.pick(targ, targ[:, None], targ.float())
+    return Pair(sigmoid_loss(m), m.logits(n, c, height, width), targ)
+
+
+@wrong("class-indices-for-soft-targets")
+def labels_for_soft_targets(m):
+    n = m.many()
+    c = m.other(n, 3, 12)
+    targ = m.labels(c, n)
+    targ[0] = c - 1
+    pred = m.logits(n, c)
+    form = m.pick("soft", "divergence")
+    if form == "soft":
+        targ = m.pick(targ, targ[:, None], targ.float())
+        return Pair(SoftTargetCrossEntropy(), pred, targ)
+    divergence = m.pick(
+        nn.KLDivLoss(reduction="batchmean"),
+        F.kl_div,
+        nn.KLDivLoss(log_target=True),
+        partial(F.kl_div, reduction="sum", log_target=True),
+    )
+    return Pair(divergence, pred.log_softmax(1), targ)
+
+
+# Lists of labels, and marks of what is unknown
+
+
+def padded_lists(m: Maker, n, length, c):
+    """Return lists of different labels, padded with -1 or another negative number."""
+    padding = m.pick(-1, -1, -100)
+    targ = torch.full((n, length), padding)
+    for row in targ[1:]:
+        k = m.integer(0, min(length, c))
+        row[:k] = torch.randperm(c, generator=m.generator)[:k]
+    targ[0, :2] = torch.tensor([c - 1, 0])
+    targ[1, 1:] = padding
+    return m.pick(targ, targ.float(), targ.int())
+
+
+@wrong("class-indices-for-bce")
+def padded_lists_of_labels(m):
+    n = m.many()
+    c = m.integer(4, 12)
+    length = m.other(c, 2, 14)
+    return Pair(sigmoid_loss(m), m.logits(n, c), padded_lists(m, n, length, c))
+
+
+@wrong("target-range")
+def padded_lists_as_long_as_there_are_outputs(m):
+    c = m.integer(4, 12)
+    n = m.integer(8, 64)
+    logits = m.logits(n, c)
+    targ = padded_lists(m, n, c, c)
+    return m.pick(
+        Pair(sigmoid_loss(m), logits, targ),
+        Pair(nn.BCELoss(), logits.sigmoid(), targ),
+    )
+
+
+@wrong("target-range")
+def marks_of_what_is_unknown(m):
+    shape = (m.many(), m.integer(2, 20), *map_axes(m))
+    values = m.pick(m.bits(*shape), m.uniform(*shape).round(decimals=1))
+    values.view(-1)[:2] = torch.tensor([0.0, 1.0])
+    unknown = m.uniform(*shape) < 0.3
+    unknown.view(-1)[2] = True
+    targ = torch.where(unknown, m.pick(-1.0, -1.0, -2.0, -100.0, 255.0), values)
+    logits = m.logits(*shape)
+    return m.pick(
+        Pair(sigmoid_loss(m), logits, targ),
+        Pair(partial(sigmoid_focal_loss, reduction="mean"), logits, targ),
+        Pair(nn.BCELoss(), logits.sigmoid(), targ),
+    )
+
+
+# NaN and infinity
+
+
+def spoiled(m: Maker, values, number):
+    """Put a number in some places, but not everywhere."""
+    values = values.clone().float()
+    spoil = m.uniform(*values.shape) < 0.3
+    spoil.view(-1)[0] = True
+    spoil.view(-1)[-1] = False
+    return torch.where(spoil, number, values)
+
+
+@wrong("target-not-finite")
+def targets_not_finite(m):
+    shape = (m.many(), m.integer(2, 20), *map_axes(m))
+    targ = spoiled(m, m.bits(*shape), m.pick(math.nan, math.nan, math.inf, -math.inf))
+    logits = m.logits(*shape)
+    weight = m.uniform(shape[1], *[1] * (len(shape) - 2)) + 0.5
+    return m.pick(
+        Pair(sigmoid_loss(m), logits, targ),
+        Pair(nn.BCEWithLogitsLoss(pos_weight=weight), logits, targ),
+        Pair(nn.BCELoss(), logits.sigmoid(), targ),
+        Pair(partial(sigmoid_focal_loss, reduction="mean"), logits, targ),
+        Pair(distance(m), logits, targ),
+        Pair(nan_mean, logits, torch.where(targ.isfinite(), targ, math.nan)),
+    )
+
+
+@wrong("target-not-finite")
+def labels_not_finite(m):
+    c = m.integer(3, 12)
+    n = m.integer(2 * c, 64)
+    places = map_axes(m)
+    targ = spoiled(m, m.labels(c, n, *places), m.pick(math.nan, math.inf))
+    targ.view(-1)[-1] = c - 1
+    logits = m.logits(n, c, *places)
+    axis = 1 if places else -1
+    return m.pick(
+        Pair(softmax_loss(m, axis), logits, targ),
+        Pair(nn.NLLLoss(), logits.log_softmax(1), targ),
+        Pair(sigmoid_loss(m), logits, targ),
+        Pair(sigmoid_loss(m), logits, targ[:, None]),
+    )
+
+
+def nan_mean(pred, targ):
+    """Leave NaN out of the loss, and keep it in the gradient."""
+    return F.binary_cross_entropy_with_logits(pred, targ, reduction="none").nanmean()
+
+
+@wrong("prediction-not-finite")
+def predictions_not_finite(m):
+    shape = (m.many(), m.integer(2, 20))
+    logits = spoiled(m, m.logits(*shape), m.pick(math.nan, math.nan, math.inf))
+    if m.flip():
+        logits = torch.full(shape, math.nan)
+    labels = m.labels(shape[1], shape[0])
+    return m.pick(
+        Pair(sigmoid_loss(m), logits, m.bits(*shape)),
+        Pair(distance(m), logits, m.normal(*shape)),
+        Pair(nn.CrossEntropyLoss(), logits, labels),
+        Pair(CrossEntropyLossFlat(), logits, labels),
+    )
+
+
+def mean_over_known(pred, targ):
+    known = targ >= 0
+    return F.binary_cross_entropy_with_logits(pred[known], targ[known])
+
+
+@wrong("loss-not-finite")
+def nothing_left(m):
+    shape = (m.many(), m.integer(2, 20))
+    logits = m.logits(*shape)
+    no_weight = nn.CrossEntropyLoss(weight=torch.zeros(shape[1]))
+    return m.pick(
+        Pair(mean_over_known, logits, torch.full(shape, -1.0), certain=False),
+        Pair(no_weight, logits, m.labels(shape[1], shape[0]), certain=False),
     )
 
 
