@@ -392,16 +392,19 @@ def _largest_label(f: Facts) -> float:
 def _use_classes_along(f: Facts, axis: int) -> str | None:
     """Move the classes to where the loss expects them, or tell the loss; None if labels misfit."""
     positions = without_axis(f.pred_shape, axis)
+    last = axis == len(positions)
     same_order = unit_free(f.targ_shape) == unit_free(positions)
+    if f.flat and not same_order:
+        return None
     if f.flat:
-        last = axis == len(positions)
-        return f"loss_func.axis = {-1 if last else axis}" if same_order else None
+        return f"loss_func.axis = {-1 if last else axis}"
     if same_order:
-        move = f"pred = pred.movedim({-1 if axis == len(positions) else axis}, 1)"
-        shape = "pred.shape[:1]+pred.shape[2:]"
-        return lines(move, None if f.targ_shape == positions else f"targ = targ.reshape({shape})")
+        labels = None
+        if f.targ_shape != positions:
+            labels = "targ = targ.reshape(pred.shape[:1]+pred.shape[2:])"
+        return lines(f"pred = pred.movedim({-1 if last else axis}, 1)", labels)
     if f.targ_shape == (torch.Size(positions).numel(),):
-        move = "" if axis == len(positions) else f".movedim({axis}, -1)"
+        move = "" if last else f".movedim({axis}, -1)"
         return f"pred = pred{move}.flatten(0, -2)"
     order = reorder(positions, f.targ_shape)
     if order is None:

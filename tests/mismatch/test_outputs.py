@@ -7,6 +7,9 @@ needs.
 import pytest
 import torch
 import torch.nn.functional as F
+from fastai.data.core import DataLoaders
+from fastai.data.load import DataLoader
+from fastai.learner import Learner
 from fastai.losses import BCEWithLogitsLossFlat, CrossEntropyLossFlat
 from fastai.metrics import accuracy
 from hypothesis import given, settings
@@ -26,6 +29,7 @@ from mismatch.containers import (
 )
 from mismatch.frozen import frozen, same
 from mismatch.maker import STEADY, Maker
+from multilabel_mnist.explain import ExplainMismatch, MismatchError, explain
 from multilabel_mnist.mismatch import diagnose
 from multilabel_mnist.mismatch.parts import find_parts, main_part
 from multilabel_mnist.trial import copy_data
@@ -229,3 +233,78 @@ def test_any_right_pair_in_a_container_is_right(make, data):
         loss, targ = F.binary_cross_entropy_with_logits, m.bits(*logits.shape)
     d = diagnose(both_heads(loss), pred, targ)
     assert d.ok and not d.fixes, d
+
+
+# In a traceback and in a fit
+
+
+def error_of(loss, pred, targ):
+    """Return the error that a loss raises."""
+    with pytest.raises((TypeError, AttributeError, ValueError, RuntimeError)) as caught:
+        loss(pred, targ)
+    return caught.value
+
+
+@all_containers
+@pytest.mark.parametrize("loss", [nn.CrossEntropyLoss(), F.cross_entropy, CrossEntropyLossFlat()])
+def test_explain_finds_the_call_whatever_the_model_returned(make, loss):
+    pred = with_gradients(make, 5, N_CLASSES)
+    targ = torch.arange(5) % N_CLASSES
+    d = explain(error_of(loss, pred, targ))
+    assert d.cause == "several-outputs", d
+    assert d.fixes == diagnose(loss, pred, targ).fixes
+
+
+class Network(nn.Module):
+    """A model that returns two heads in a container."""
+
+    def __init__(self, make):
+        super().__init__()
+        self.make = make
+        self.linear = nn.Linear(3, N_CLASSES)
+
+    def forward(self, x):
+        logits = self.linear(x)
+        return self.make(logits, logits * 2)
+
+
+def fit(make, loss, metrics=()):
+    """Train for an epoch, with the callback; return nothing."""
+    items = [(torch.randn(3), torch.tensor(i % N_CLASSES)) for i in range(16)]
+    loaders = [DataLoader(items, bs=8, num_workers=0) for _ in range(2)]
+    learn = Learner(
+        DataLoaders(*loaders),
+        Network(make),
+        loss_func=loss,
+        cbs=ExplainMismatch(),
+        metrics=list(metrics),
+    )
+    learn.logger = lambda *args: None
+    if hasattr(learn, "progress"):
+        learn.remove_cb(learn.progress)
+    learn.fit(1)
+
+
+@all_containers
+@pytest.mark.filterwarnings("error:ExplainMismatch could not check")
+def test_a_fit_with_a_loss_that_takes_several_outputs_runs(make):
+    fit(make, both_heads(F.cross_entropy))
+
+
+@all_containers
+@pytest.mark.filterwarnings("error:ExplainMismatch could not check")
+def test_a_fit_with_several_outputs_and_a_wrong_loss_is_explained(make):
+    with pytest.raises(MismatchError) as caught:
+        fit(make, nn.CrossEntropyLoss())
+    assert caught.value.diagnosis.cause == "several-outputs"
+    with pytest.raises(MismatchError) as caught:
+        fit(make, both_heads(F.binary_cross_entropy_with_logits))
+    assert caught.value.diagnosis.cause == "class-indices-for-bce"
+
+
+@all_containers
+def test_a_metric_of_one_tensor_is_explained_before_the_epoch_ends(make):
+    with pytest.raises(MismatchError) as caught:
+        fit(make, both_heads(F.cross_entropy), [accuracy])
+    assert caught.value.diagnosis.cause == "several-outputs"
+    assert caught.value.diagnosis.loss_name == "accuracy"
