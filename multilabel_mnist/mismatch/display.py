@@ -154,7 +154,8 @@ def drawing(pred_shape, targ_shape) -> str:
     """Draw the two shapes side by side in an HTML table, with the count of numbers under each."""
     prediction = _captioned("prediction", pred_shape, square)
     target = _captioned("target", targ_shape, circle)
-    return f'<table role="presentation" style="{PLAIN}"><tr>{prediction}{target}</tr></table>'
+    table = f'<table role="presentation" style="{PLAIN};margin:0 0 .6em">'
+    return f"{table}<tr>{prediction}{target}</tr></table>"
 
 
 # %% ../../nbs/reference/mismatch_display.ipynb #73ea07a7
