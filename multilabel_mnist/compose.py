@@ -21,10 +21,10 @@ from fastai.basics import DataLoaders, ItemTransform, Learner, Pipeline, no_rand
 from fastai.losses import BCEWithLogitsLossFlat
 from torch import Tensor, nn
 
-from .convert import to_multilabel
-from .draw import RandomSource, draw_kind, nudge
-from .labels import exact_match
-from .training import conv_block
+from multilabel_mnist.convert import to_multilabel
+from multilabel_mnist.draw import RandomSource, draw_kind, nudge
+from multilabel_mnist.labels import exact_match
+from multilabel_mnist.training import conv_block
 from multilabel_mnist.verdicts import (
     composite_parts,
     composite_set,
