@@ -7,6 +7,7 @@ __all__ = [
     "BY_ITEM",
     "NotFinite",
     "count_not_finite",
+    "loss_in",
     "all_finite",
     "what_they_spoil",
     "consequence",
@@ -65,15 +66,24 @@ def count_not_finite(values: Tensor) -> NotFinite | None:
     return NotFinite(len(others), values.numel(), nan, infinite, minus_infinity)
 
 
-def all_finite(o) -> bool:
-    """Whether every number is finite in what a loss returned: tensors, numbers, dicts of them."""
-    if isinstance(o, Tensor):
-        return bool(o.isfinite().all())
+def loss_in(o):
+    """Return the loss in what a loss function returned: the entry "loss", or the first tensor.
+
+    What else a dict or tuple holds is logged, and may well be NaN: the share of a class that did
+    not occur. Return None if there is no loss.
+    """
     if isinstance(o, dict):
-        return all(all_finite(part) for part in o.values())
-    if isinstance(o, (list, tuple)):
-        return all(all_finite(part) for part in o)
-    return math.isfinite(o) if isinstance(o, (int, float)) else True
+        return loss_in(o["loss"] if "loss" in o else list(o.values()))
+    if not isinstance(o, (list, tuple)):
+        return o if isinstance(o, (Tensor, int, float)) else None
+    parts = [loss_in(part) for part in o]
+    return next((part for part in parts if isinstance(part, Tensor)), None)
+
+
+def all_finite(o) -> bool:
+    """Whether every number is finite in the loss that a loss function returned."""
+    loss = loss_in(o)
+    return True if loss is None else bool(torch.as_tensor(loss).isfinite().all())
 
 
 # %% ../../nbs/reference/mismatch_finite.ipynb #6ef0a8e1
@@ -313,7 +323,7 @@ class LossNotFinite(Cause):
     slug = "loss-not-finite"
 
     def see(self, f):
-        if f.failed or f.metric or all_finite(f.trial.value):
+        if f.failed or f.metric or not f.has_values or all_finite(f.trial.value):
             return None
         if f.pred.dtype in (torch.float16, torch.bfloat16):
             targ = f.targ.float() if f.targ.is_floating_point() else f.targ
