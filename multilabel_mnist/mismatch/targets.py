@@ -11,6 +11,7 @@ __all__ = [
     "rows_from_lists",
     "ListsOfIndices",
     "keep_labels",
+    "zeros_say_nothing",
     "IndicesBesideOneOutput",
     "IndicesBesideClasses",
     "ClassIndicesForBCE",
@@ -50,6 +51,7 @@ from multilabel_mnist.mismatch.fixes import (
     replace_loss,
     reshape_targets,
 )
+from multilabel_mnist.trial import attempt
 
 
 # %% ../../nbs/reference/mismatch_targets.ipynb #2b4a8001
@@ -160,6 +162,24 @@ def keep_labels(f: Facts, axis: int, note: str) -> str:
     return lines(loss, labels, logits, move)
 
 
+def zeros_say_nothing(f: Facts) -> bool:
+    """Whether a 0 in the target gives a loss that no output changes: there -1 means no.
+
+    Without any 1, such a loss is not 0, as that of a divergence is, where 0s count for nothing.
+    """
+    pred = torch.full(f.pred_shape, 0.5)
+    other = pred.clone()
+    targ = torch.ones(f.pred_shape)
+    half = pred.numel() // 2
+    other.view(-1)[:half] = 0.25
+    targ.view(-1)[:half] = 0
+    pairs = ((pred, targ), (other, targ), (pred, torch.zeros_like(pred)))
+    losses = [attempt(f.loss_func, *pair).value for pair in pairs]
+    if not all(isinstance(loss, Tensor) for loss in losses):
+        return False
+    return torch.equal(losses[0], losses[1]) and bool(losses[2].all())
+
+
 class IndicesBesideOneOutput(Form):
     """Class indices, where the network has a single output."""
 
@@ -204,7 +224,10 @@ class IndicesBesideClasses(Form):
         return Explanation(f"{problem}.", remedy)
 
     def fix(self, f, indices):
-        fixes = [one_hot_targets(f, indices.axis)]
+        one_hot = one_hot_targets(f, indices.axis)
+        if zeros_say_nothing(f):
+            one_hot += f" * 2 - 1 # {f.name} needs -1 for no"
+        fixes = [one_hot]
         if f.kind != "distance":
             fixes.append(keep_labels(f, indices.axis, "softmax: one class per item"))
         labels_given = f.targ_shape == f.positions == f.pred_shape[:1]
