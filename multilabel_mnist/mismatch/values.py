@@ -15,6 +15,7 @@ __all__ = [
     "EXACT_SUM",
     "VECTORS_IN_HALF_PRECISION",
     "OutOfRange",
+    "ignores_labels",
     "find_out_of_range",
     "whole_labels",
     "encoded",
@@ -30,11 +31,12 @@ __all__ = [
     "LabelOutOfRange",
     "totals",
     "are_log_probs",
+    "may_be_weighted",
     "LogitsForProbs",
     "ProbsForLogProbs",
     "SigmoidForLogProbs",
     "LogitsForLogProbs",
-    "NegativeForLogProbs",
+    "OtherAxisForLogProbs",
     "MissingActivation",
     "scale_end",
     "RangeForm",
@@ -106,13 +108,25 @@ class OutOfRange:
         return bool((self.inside == label).any())
 
 
+def ignores_labels(f: Facts) -> bool:
+    """Whether the loss leaves out labels of its `ignore_index`, which not every loss has."""
+    if f.info.takes_both:
+        return False  # those one-hot encode every label
+    ignored = f.targ == f.info.ignore_index
+    if not f.failed or not ignored.any():
+        return True
+    labels = torch.zeros(f.targ_shape, dtype=torch.int64)
+    with_ignored = labels.masked_fill(ignored, f.info.ignore_index)
+    return f.accepts(targ=with_ignored) or not f.accepts(targ=labels)
+
+
 def find_out_of_range(f: Facts) -> OutOfRange | None:
     """Find labels for which the network has no output."""
     labels = f.targ
     axis = f.label_axis
     if f.takes_indices:
         axis = f.class_axis
-        if not f.info.takes_both:  # those one-hot encode every label
+        if ignores_labels(f):
             labels = labels[labels != f.info.ignore_index]
     labels = labels.long()
     n_classes = f.pred_shape[axis]
@@ -398,8 +412,10 @@ class LabelOutOfRange(CauseWithForms):
         """Whether these are whole numbers by accident, stored as floats."""
         if not f.targ.is_floating_point():
             return False
-        several_marks = f.targ_min < -1 and f.targ[f.targ < 0].unique().numel() > 1
-        return several_marks or (f.takes_values and f.targ_max > MOST_CLASSES)
+        if f.targ_min < -1 and f.targ[f.targ < 0].unique().numel() > 1:
+            return True
+        large = f.takes_values and f.targ_max > MOST_CLASSES
+        return large and VoidLabels().see(f) is None
 
 
 # %% ../../nbs/reference/mismatch_values.ipynb #b3408c01
@@ -418,6 +434,17 @@ def are_log_probs(f: Facts) -> bool:
     """Whether the prediction holds log-probabilities."""
     never_above_0 = f.pred.max() <= ROUNDING
     return bool(never_above_0 and ((totals(f) - 1).abs() < LOG_PROBS_TOLERANCE).all())
+
+
+def may_be_weighted(f: Facts) -> bool:
+    """Whether the prediction may hold log-probabilities times a weight for each item.
+
+    Then no item holds numbers of both signs, and of raw outputs nearly every item does. Positive
+    numbers alone are the outputs of another activation.
+    """
+    p = f.pred_sample
+    below, above = (p < -ROUNDING).any(f.class_axis), (p > ROUNDING).any(f.class_axis)
+    return bool(below.any() and not (below & above).any())
 
 
 # %% ../../nbs/reference/mismatch_values.ipynb #65e9bea7
@@ -489,7 +516,7 @@ class LogitsForLogProbs(Form):
         if f.kind != "nll":
             return None
         high = f.pred.max().item()
-        return high if high > ROUNDING else None
+        return high if high > ROUNDING and not may_be_weighted(f) else None
 
     def say(self, f, high):
         return Explanation(
@@ -507,16 +534,19 @@ class LogitsForLogProbs(Form):
         return [cross_entropy, f"pred = pred.log_softmax({f.class_axis})"]
 
 
-class NegativeForLogProbs(LogitsForLogProbs):
-    """Negative numbers that are no log-probabilities."""
+class OtherAxisForLogProbs(LogitsForLogProbs):
+    """Log-probabilities along another axis than that of the classes."""
 
     def see(self, f):
-        return totals(f).flatten()[0].item() if f.kind == "nll" else None
+        if f.kind != "nll" or f.pred.max() > ROUNDING:
+            return None
+        others = (axis for axis in range(f.pred.ndim) if axis != f.class_axis)
+        return next((axis for axis in others if f.sums_to_1(f.pred_sample.exp(), axis)), None)
 
-    def say(self, f, total):
+    def say(self, f, axis):
         return Explanation(
-            f"{f.name} expects log-probabilities, whose powers of e add up to 1 per item, but in "
-            f"the prediction they add up to {total:.3g}, so it is probably something else.",
+            f"{f.name} expects log-probabilities along axis {f.class_axis}, but the powers of e of "
+            f"the prediction add up to 1 along axis {axis}: log_softmax was probably taken there.",
             "Use the loss that takes raw outputs.",
             certain=False,
         )
@@ -532,7 +562,7 @@ class MissingActivation(CauseWithForms):
         ProbsForLogProbs(),
         SigmoidForLogProbs(),
         LogitsForLogProbs(),
-        NegativeForLogProbs(),
+        OtherAxisForLogProbs(),
     )
 
     def applies(self, f):

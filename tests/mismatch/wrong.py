@@ -768,7 +768,8 @@ def not_log_probs_for_nll(m):
     c = m.integer(2, 12)
     places = map_axes(m)
     raw = m.normal(n, c, *places) * m.pick(1, 3)
-    raw.view(-1)[0] = 2.1  # above every probability
+    raw[0, 0] = 2.1  # above every probability
+    raw[0, 1] = -1.3  # log-probabilities times a weight have one sign
     targ = m.integers(c, n, *places)
     loss = m.pick(nn.NLLLoss(), F.nll_loss, partial(F.nll_loss, weight=torch.ones(c)))
     return m.pick(
@@ -780,11 +781,11 @@ def not_log_probs_for_nll(m):
 
 
 @wrong("missing-activation")
-def negative_numbers_for_nll(m):
+def log_softmax_along_the_batch(m):
     n = m.integer(4, 64)
     c = m.integer(2, 12)
-    pred = -m.normal(n, c).abs() - 1
-    # Log-probabilities are negative, too: only their sums show the difference.
+    pred = m.normal(n, c).log_softmax(0)
+    # They are negative, too: only their sums show the difference.
     return Pair(m.pick(nn.NLLLoss(), F.nll_loss), pred, m.integers(c, n), certain=False)
 
 
