@@ -32,6 +32,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
+from itertools import chain
 
 import torch
 from torch import Tensor, nn
@@ -284,53 +285,57 @@ class HeldTensor:
 
 
 def held_tensors(
-    loss_func: Callable,  # a module, a function, a flattened loss, any object or a partial of these
+    loss_func: Callable,  # a module, a function, a method, any object or a partial of these
 ) -> list[HeldTensor]:
-    """List the tensors that a loss holds; nothing is called."""
-    outer, keywords, path = _unwrap_partials(loss_func)
-    found = [
-        HeldTensor(name, value, f"loss_func.keywords[{name!r}]")
-        for name, value in keywords.items()
-        if isinstance(value, Tensor)
-    ]
-    if _is_wrapper(outer):
-        outer = outer.func
-        path = f"{path}.func"
-    if isinstance(outer, nn.Module):
-        return found + _held_by_module(outer, path)
-    if inspect.isfunction(outer):
-        return found + _read_by_function(outer)
-    return found + _attributes(outer, path)
+    """List the tensors that a loss, and whatever it can call, holds; nothing is called."""
+    return _held("loss_func", loss_func, "loss_func", set())
 
 
-def _held_by_module(module: nn.Module, path: str) -> list[HeldTensor]:
+def _held(name: str, o, path: str, seen: set[int]) -> list[HeldTensor]:
+    """List a tensor itself, or those inside something that can be called and is not `seen` yet."""
+    if isinstance(o, Tensor):
+        return [HeldTensor(name, o, path)]
+    if isinstance(o, type) or not callable(o) or id(o) in seen:
+        return []
+    seen.add(id(o))
+    if inspect.ismethod(o):
+        o, path = o.__self__, f"{path}.__self__"
+    if isinstance(o, nn.Module):
+        return _held_by_module(o, path, seen)
+    if inspect.isfunction(o):
+        return [] if _at_home(o) else _read_by_function(o, seen)
+    if isinstance(o, partial):
+        found = [_held("func", o.func, f"{path}.func", seen)]
+        found += [_held(k, v, f"{path}.keywords[{k!r}]", seen) for k, v in o.keywords.items()]
+        return [*chain(*found)]
+    return _attributes(o, path, seen)
+
+
+def _held_by_module(module: nn.Module, path: str, seen: set[int]) -> list[HeldTensor]:
     """List the parameters, buffers and plain attributes of a module and of its parts."""
     found = []
     for name, part in module.named_modules():
         code = f"{path}.{name}" if name else path
         registered = [*part.named_parameters(recurse=False), *part.named_buffers(recurse=False)]
         found += [HeldTensor(key, value, f"{code}.{key}", path) for key, value in registered]
-        found += _attributes(part, code)
+        found += _attributes(part, code, seen)
     return found
 
 
-def _attributes(o, path: str) -> list[HeldTensor]:
-    """List the plain attributes of an object that are tensors."""
-    return [
-        HeldTensor(name, value, f"{path}.{name}")
-        for name, value in getattr(o, "__dict__", {}).items()
-        if isinstance(value, Tensor)
-    ]
+def _attributes(o, path: str, seen: set[int]) -> list[HeldTensor]:
+    """List the plain attributes of an object that are tensors, and the tensors inside others."""
+    attributes = getattr(o, "__dict__", {}).items()
+    return [*chain(*(_held(name, value, f"{path}.{name}", seen) for name, value in attributes))]
 
 
-def _read_by_function(function) -> list[HeldTensor]:
-    """List the variables around a function that it reads and that are tensors."""
+def _read_by_function(function, seen: set[int]) -> list[HeldTensor]:
+    """List the tensors in the variables around a function that it reads."""
     try:
         around = inspect.getclosurevars(function)
     except ValueError:  # a variable that has no value yet
         return []
-    variables = {**around.globals, **around.nonlocals}
-    return [HeldTensor(n, value, n) for n, value in variables.items() if isinstance(value, Tensor)]
+    variables = {**around.globals, **around.nonlocals}.items()
+    return [*chain(*(_held(name, value, name, seen) for name, value in variables))]
 
 
 # %% ../nbs/reference/losses.ipynb #e0000015

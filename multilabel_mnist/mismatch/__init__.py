@@ -68,6 +68,8 @@ def _name(f: Facts) -> str:
 
 def _sizes(f: Facts) -> str:
     """Say whose number each number is."""
+    if not f.readable:
+        return "The prediction or the target is a nested tensor, whose numbers are not looked at."
     pred_shape, targ_shape = show_shape(f.pred_shape), show_shape(f.targ_shape)
     if f.flat and not f.info.keeps_classes:
         return (
@@ -93,6 +95,12 @@ def _shapes_seen(f: Facts) -> tuple[tuple, tuple]:
 # %% ../../nbs/reference/mismatch.ipynb #1bd88c86
 def _without_cause(f: Facts) -> tuple[str, str]:
     """Return the problem and the remedy when no cause was found."""
+    if f.wants_graph:
+        return (
+            f"{f.name} differentiates through the model, so it could not be tried on copies of "
+            "the tensors.",
+            "No change is needed if it raises no error in your code.",
+        )
     if f.failed:
         return (
             f"{f.name} raises an error whose cause is not in the table.",
@@ -134,11 +142,13 @@ def diagnose(
 ) -> Diagnosis:  # reads well as text and in a notebook
     """Say why `loss_func` raises an error on `pred` and `targ`, or accepts them and should not.
 
-    Nothing is changed: neither the tensors nor the loss nor the random state.
+    Nothing is changed: neither the tensors nor the loss nor the random state. What a function reads
+    from the variables around it has no copy, so a module there counts its calls, for example.
+    Sparse and quantized tensors are judged by a dense copy, nested ones by calling the loss alone.
     """
     _check_function(loss_func)
     f = facts_of(loss_func, pred, targ, backward)
-    finding = find(f)
+    finding = find(f) if f.readable else None
     ok = finding is None and not f.failed
     if finding is not None:
         said = finding.explanation

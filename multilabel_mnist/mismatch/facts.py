@@ -6,6 +6,7 @@
 __all__ = [
     "SUM_TOLERANCE",
     "CHANCE_OF_ONLY_0_AND_1",
+    "WITHOUT_A_GRAPH",
     "PROBED_SIZE",
     "SAMPLE_SIZE",
     "MIN_JUDGED",
@@ -24,6 +25,7 @@ __all__ = [
     "Facts",
     "real_part",
     "plain_tensor",
+    "is_nested",
     "facts_of",
 ]
 
@@ -42,7 +44,7 @@ from multilabel_mnist.losses import (
     probe_loss,
     read_loss,
 )
-from multilabel_mnist.mismatch.parts import TARGET_NAMES, LossOfPart, Part, main_part
+from multilabel_mnist.mismatch.parts import TARGET_NAMES, LossOfPart, Part, find_parts, main_part
 from multilabel_mnist.trial import Trial, attempt
 
 
@@ -76,6 +78,7 @@ def without_axis(shape, axis: int) -> tuple:
 SUM_TOLERANCE = 0.01  # rounded or half-precision probabilities still add up to 1
 # Zeros and ones as floats beside many outputs are hardly indices: how likely may chance make them?
 CHANCE_OF_ONLY_0_AND_1 = 0.01
+WITHOUT_A_GRAPH = ("not have been used in the graph", "does not have a grad_fn")  # torch's words
 PROBED_SIZE = 4  # an unknown loss for images is probed with images of 4 x 4
 SAMPLE_SIZE = 200_000  # so many values are enough to judge a prediction, and are judged quickly
 
@@ -103,8 +106,10 @@ class Facts:
         self.name = self.info.name
         self.flat = self.info.flat
         self.metric = self.info.metric
+        targ_part = main_part(targ, TARGET_NAMES)
+        self.readable = not (is_nested(self.part) or is_nested(targ_part))  # else nothing is read
         self.pred = plain_tensor(self.part)
-        self.targ = plain_tensor(main_part(targ, TARGET_NAMES))
+        self.targ = plain_tensor(targ_part)
         self.pred_shape = tuple(self.pred.shape)
         self.targ_shape = tuple(self.targ.shape)
         self.devices = {o.device for o in self.given if isinstance(o, Tensor)}
@@ -153,8 +158,19 @@ class Facts:
 
     @property
     def failed(self) -> bool:
-        """Whether the loss raised an error."""
-        return self.trial.failed
+        """Whether the loss raised an error, other than for want of a graph."""
+        return self.trial.failed and not self.wants_graph
+
+    @property
+    def wants_graph(self) -> bool:
+        """Whether the loss differentiates through the model, whose graph the copies lack.
+
+        It is not called on the originals, because that might free their graph.
+        """
+        error = str(self.trial.error)
+        if not any(words in error for words in WITHOUT_A_GRAPH):
+            return False
+        return any(part.tensor.requires_grad for part in find_parts(self.given[0]))
 
     @property
     def backward_fails(self) -> bool:
@@ -398,12 +414,22 @@ def real_part(values: Tensor) -> Tensor:
 
 
 def plain_tensor(part: Part | None) -> Tensor:
-    """Return the tensor of a part: plain, detached, on the CPU. Without one it is empty."""
-    if part is None:
+    """Return the tensor of a part: plain, dense, detached, on the CPU. Without one it is empty."""
+    if part is None or is_nested(part):
         return torch.empty(0)
     if part.tensor.is_meta:
-        return torch.zeros_like(part.tensor, device="cpu").as_subclass(Tensor)
-    return part.tensor.detach().cpu().as_subclass(Tensor)
+        return torch.zeros(part.tensor.shape, dtype=part.tensor.dtype)
+    tensor = part.tensor.detach().cpu()
+    if tensor.is_quantized:
+        return tensor.dequantize()
+    if tensor.layout is not torch.strided:
+        return tensor.to_dense()
+    return tensor.as_subclass(Tensor)
+
+
+def is_nested(part: Part | None) -> bool:
+    """Say whether the tensor of a part is nested: its items differ in length, so none is dense."""
+    return part is not None and part.tensor.is_nested
 
 
 def facts_of(loss_func, pred, targ, backward=False) -> Facts:

@@ -158,8 +158,8 @@ def changes_the_model(fix: str) -> bool:
 
 def changes_a_variable(f: Facts, fix: str) -> bool:
     """Whether a fix changes a variable that the loss reads, which a copy cannot show."""
-    variables = {t.name for t in held_tensors(f.loss_func) if t.code == t.name}
-    return bool(variables & names_in(fix))
+    roots = set().union(*(names_in(t.code) for t in held_tensors(f.loss_func)))
+    return bool((roots - {"loss_func"}) & names_in(fix))
 
 
 def run_fix(f: Facts, fix: str) -> Facts | None:

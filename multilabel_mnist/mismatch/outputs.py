@@ -200,12 +200,13 @@ class WeightsElsewhere(Form):
 
     def see(self, f):
         held = f.held_elsewhere
-        all_move = all(
-            t.code.startswith("loss_func") for t in held
-        )  # variables stay where they are
+        if not held or "device" not in str(f.trial.error):
+            return None
+        # Variables have no copy that could be elsewhere.
+        all_move = all(t.code.startswith("loss_func") for t in held)
         if all_move and attempt(f.loss_func, *f.given).failed:
             return None  # with everything on the CPU it fails as well: it is something else
-        return held or None
+        return held
 
     def say(self, f, held):
         names = " and ".join(t.name for t in held)

@@ -104,11 +104,47 @@ class Careful(Own):
         return F.cross_entropy(pred, targ, weight=weight)
 
 
+class Holding:
+    """An object of the user's that holds a loss, and has a method that is a loss."""
+
+    def __init__(self, part):
+        self.part = part
+
+    def __call__(self, pred, targ):
+        return self.part(pred, targ)
+
+    loss = __call__
+
+
+class HoldingModule(nn.Module):
+    """A module that holds a loss, which may be no module."""
+
+    def __init__(self, part):
+        super().__init__()
+        self.held = part
+
+    def forward(self, pred, targ):
+        return self.held(pred, targ)
+
+
+def reading_a_loss(weight):
+    part = nn.CrossEntropyLoss(weight=weight)
+
+    def loss(pred, targ):
+        return part(pred, targ)
+
+    return loss
+
+
 def reading_a_variable(weight):
     def loss(pred, targ):
         return F.cross_entropy(pred, targ, weight=weight)
 
     return loss
+
+
+def calling(pred, targ, part):
+    return part(pred, targ)
 
 
 OF_LABELS = {
@@ -118,6 +154,13 @@ OF_LABELS = {
     "partial": lambda w: partial(F.cross_entropy, weight=w),
     "plain": Plain,
     "variable": reading_a_variable,
+    "loss in a variable": reading_a_loss,
+    "module in an object": lambda w: Holding(nn.CrossEntropyLoss(weight=w)),
+    "flat in an object": lambda w: Holding(CrossEntropyLossFlat(weight=w)),
+    "flat in a module": lambda w: HoldingModule(CrossEntropyLossFlat(weight=w)),
+    "object in a module": lambda w: HoldingModule(Holding(Plain(w))),
+    "method": lambda w: Holding(nn.CrossEntropyLoss(weight=w)).loss,
+    "loss in a partial": lambda w: partial(calling, part=CrossEntropyLossFlat(weight=w)),
 }
 OF_TARGETS = {
     "weight": lambda w: nn.BCEWithLogitsLoss(weight=w),
@@ -159,8 +202,12 @@ def test_class_weights_on_another_device(make, targ_shape, here, there):
 def test_the_fix_moves_class_weights(make, targ_shape):
     pred, targ = pair_on("meta", targ_shape)
     loss = make(torch.ones(3))
-    names = dict(loss_func=loss, pred=pred, targ=targ, weight=torch.ones(3), nn=nn)
+    part = nn.CrossEntropyLoss(weight=torch.ones(3))
+    names = dict(loss_func=loss, pred=pred, targ=targ, weight=torch.ones(3), part=part, nn=nn)
     exec(diagnose(loss, pred, targ).fixes[0], names)
+    if make is reading_a_loss:
+        assert names["part"].weight.is_meta
+        return
     if make is reading_a_variable:
         assert names["weight"].is_meta  # the variable that the function reads, in your own code
     else:
@@ -170,7 +217,7 @@ def test_the_fix_moves_class_weights(make, targ_shape):
 @pytest.mark.parametrize("make, targ_shape", WEIGHTED)
 @pytest.mark.parametrize("device", ["cpu", "meta"])
 def test_class_weights_on_the_same_device(make, targ_shape, device):
-    if make is reading_a_variable and device == "meta":
+    if make in (reading_a_variable, reading_a_loss) and device == "meta":
         return  # a variable without numbers has no copy with numbers
     pred, targ = pair_on(device, targ_shape)
     assert diagnose(make(torch.ones(3, device=device)), pred, targ).ok

@@ -2,10 +2,13 @@
 
 import copy
 import random
+import threading
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from multilabel_mnist.mismatch import diagnose
@@ -71,3 +74,56 @@ def test_a_pair_of_a_graph_keeps_its_gradient():
     loss.backward()
     assert x.grad is not None
     assert attempt(nn.CrossEntropyLoss(), pred, targ).error is None
+
+
+class Recorder:
+    """Keeps a list and a module with buffers; one method is a loss."""
+
+    def __init__(self):
+        self.seen = []
+        self.norm = nn.BatchNorm1d(3)
+
+    def __call__(self, pred, targ):
+        self.seen.append(pred.shape)
+        return (self.norm(pred) - targ).square().mean()
+
+    loss = __call__
+
+
+class Unpicklable(Recorder):
+    """A Recorder that cannot be copied as a whole."""
+
+    def __init__(self):
+        super().__init__()
+        self.lock = threading.Lock()
+
+
+def of_part(pred, targ, crit):
+    return crit(pred, targ)
+
+
+LOSSES = {
+    "object": lambda r: r,
+    "method": lambda r: r.loss,
+    "partial": lambda r: partial(of_part, crit=r),
+    "partial of a method": lambda r: partial(r.loss),
+    "partial over a method": lambda r: partial(of_part, crit=r.loss),
+}
+
+
+@pytest.mark.parametrize("cls", [Recorder, Unpicklable])
+@pytest.mark.parametrize("make", LOSSES.values(), ids=LOSSES)
+def test_by_what_a_loss_keeps_in_an_object(make, cls):
+    recorder = cls()
+    loss = make(recorder)
+    for targ in (torch.ones(4, 3), torch.ones(4)):
+        diagnose(loss, torch.randn(4, 3), targ)
+    assert recorder.seen == []
+    assert recorder.norm.num_batches_tracked == 0
+    assert torch.equal(recorder.norm.running_mean, torch.zeros(3))
+
+
+def test_a_scripted_function_is_called_as_it_is():
+    scripted = torch.jit.script(F.mse_loss)
+    pred = torch.randn(4, 3)
+    assert attempt(scripted, pred, pred).value == 0
