@@ -162,13 +162,15 @@ def out_of_fold_probs(
 ) -> Tensor:  # shape (N, C), from the activation of the learners' loss
     """Return each item's probabilities from a network that did not train on it.
 
-    The `valid` of each learner must hold the held-out items, in the order of the
-    positions. ValueError if it has another length.
+    The `valid` of each learner must contain the held-out items, in the order of the
+    positions, which are sorted. ValueError if it has another length, or if the outputs
+    are not probabilities, because the loss has no activation.
     """
     check_count(k, "k", minimum=2)
     check_count(n_items, "n_items", minimum=k, hint="at least one item per fold")
     positions = np.random.default_rng(seed).permutation(n_items)
-    folds = np.array_split(positions, k)
+    # In order within a fold, because some ways to split keep the order of the items.
+    folds = [np.sort(fold) for fold in np.array_split(positions, k)]
     probs = []
     for held_out in folds:
         learn = make_learner(held_out)
@@ -179,5 +181,5 @@ def out_of_fold_probs(
                 f"expected the {len(held_out)} held-out items in the learner's valid, "
                 f"got {len(fold_probs)}; build it with IndexSplitter(held_out)"
             )
-        probs.append(fold_probs.as_subclass(Tensor))
-    return torch.cat(probs)[positions.argsort()]
+        probs.append(check_probs(fold_probs.as_subclass(Tensor)))
+    return torch.cat(probs)[np.concatenate(folds).argsort()]

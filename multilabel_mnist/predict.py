@@ -19,6 +19,7 @@ import torch
 import torch.nn.functional as F
 from fastai.callback.core import TrainEvalCallback
 from fastai.callback.progress import ProgressCallback
+from fastai.callback.tracker import TrackerCallback
 from fastai.data.core import DataLoaders
 from fastai.data.load import DataLoader
 from fastai.learner import Callback, CastToTensor, Learner, Recorder
@@ -54,11 +55,12 @@ class _HideTargets(Callback):
 def _restored(learn: Learner) -> Iterator[None]:
     """Put back a learner, its callbacks and the modes of its layers afterwards.
 
-    Meanwhile no progress bar is shown, and no metric is computed.
+    Meanwhile no progress bar is shown, no metric is computed, and nothing monitors one.
     """
+    left_out = (ProgressCallback, Recorder, TrackerCallback)
     states = [(o, dict(vars(o))) for o in [learn, *learn.cbs]]
     modes = [(layer, layer.training) for layer in learn.model.modules()]
-    learn.cbs = L(cb for cb in learn.cbs if not isinstance(cb, (ProgressCallback, Recorder)))
+    learn.cbs = L(cb for cb in learn.cbs if not isinstance(cb, left_out))
     try:
         yield
     finally:

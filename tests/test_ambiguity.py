@@ -128,7 +128,9 @@ def test_out_of_fold_probs_come_from_networks_that_did_not_see_the_item():
 
     probs = out_of_fold_probs(make_learner, 10, k=3)
     # The fake learner of fold f answers with the position of the item.
-    assert_close(probs, torch.arange(10.0)[:, None].expand(10, 2))
+    assert_close(probs, torch.arange(10.0)[:, None].expand(10, 2) / 100)
+    # In order, so that a split which keeps the order of the items is right as well.
+    assert all((np.diff(held_out) > 0).all() for held_out in held_out_so_far)
     assert sorted(len(held_out) for held_out in held_out_so_far) == [3, 3, 4]
     assert sorted(np.concatenate(held_out_so_far)) == list(range(10))
 
@@ -143,7 +145,18 @@ class FakeLearner:
         return nullcontext()
 
     def get_preds(self):
-        return torch.as_tensor(self.positions).float()[:, None].expand(-1, 2), None
+        return torch.as_tensor(self.positions).float()[:, None].expand(-1, 2) / 100, None
+
+
+@pytest.mark.parametrize("factor", [10.0, -1.0, 200.0])
+def test_outputs_that_are_no_probabilities_are_an_error(factor):
+    class Logits(FakeLearner):
+        def get_preds(self):
+            probs, _ = super().get_preds()
+            return probs * 100 * factor, None
+
+    with pytest.raises(ValueError, match="from 0 to 1"):
+        out_of_fold_probs(Logits, 10, k=2)
 
 
 def test_folds_depend_on_the_seed_alone():

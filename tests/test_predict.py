@@ -25,14 +25,18 @@ from fastai.vision.all import (
     CategoryBlock,
     DataBlock,
     DataLoaders,
+    EarlyStoppingCallback,
     ImageBlock,
     L,
     Learner,
     PILImage,
     PILImageBW,
     RandomSplitter,
+    ReduceLROnPlateau,
     Resize,
+    SaveModelCallback,
     TensorImageBW,
+    accuracy,
     get_image_files,
     nn,
     noop,
@@ -64,6 +68,24 @@ def learner(digits):
 @pytest.fixture(scope="module")
 def array(digits):
     return np.stack([np.asarray(Image.open(f)) for f in digits.test_ds.items[:6]])
+
+
+MONITORS = {
+    "saves the best": SaveModelCallback,
+    "stops early": EarlyStoppingCallback,
+    "lowers the learning rate": ReduceLROnPlateau,
+}
+
+
+@pytest.mark.parametrize("kind", MONITORS.values(), ids=MONITORS)
+def test_a_learner_that_monitors_a_metric_and_was_not_fitted(digits, learner, kind):
+    monitor = kind(monitor="accuracy")
+    other = Learner(digits, linear(), loss_func=BCEOneHotLossFlat(), metrics=accuracy, cbs=monitor)
+    probs = sigmoid_preds(other, dl="valid").probs
+    torch.testing.assert_close(probs, sigmoid_preds(learner, dl="valid").probs)
+    assert monitor in list(other.cbs)
+    twin = sigmoid_preds(to_multilabel(other), dl="valid").probs
+    torch.testing.assert_close(twin, probs)
 
 
 CONTAINERS = {
