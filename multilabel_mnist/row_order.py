@@ -66,18 +66,25 @@ def _tensors_in(batch) -> list[Tensor]:
     return [tensor for part in batch for tensor in _tensors_in(part)]
 
 
-def _are_reversed(
-    forward,  # a batch
-    backward,  # the batch of the same samples in reversed order
-    n: int,  # samples
+def _are_reordered(
+    rows,  # a batch
+    others,  # the batch of the same samples in another order
+    order: list[int],  # sample i of the other batch is sample order[i] of the first
 ) -> bool:
-    """Say whether one batch holds the rows of the other in reversed order."""
-    pairs = zip(_tensors_in(forward), _tensors_in(backward), strict=True)
-    rows = [(a, b) for a, b in pairs if a.ndim and len(a) == len(b) == n]
-    differing = [(a, b) for a, b in rows if not a.equal(b)]
+    """Say whether one batch holds the rows of the other in another order."""
+    n = len(order)
+    pairs = zip(_tensors_in(rows), _tensors_in(others), strict=True)
+    pairs = [(a, b) for a, b in pairs if a.ndim and len(a) == len(b) == n]
+    differing = [(a, b) for a, b in pairs if not a.equal(b)]
     if differing:
-        return all(a.flip(0).equal(b) for a, b in differing)
-    return bool(rows) and all(a.flip(0).equal(a) for a, _ in rows)  # all samples look the same
+        return all(a[order].equal(b) for a, b in differing)
+    return bool(pairs) and all(a[order].equal(a) for a, _ in pairs)  # all samples look the same
+
+
+def _begins_with(batch, twice) -> bool:
+    """Say whether a batch of two begins with the sample that another batch holds twice."""
+    pairs = zip(_tensors_in(batch), _tensors_in(twice), strict=True)
+    return all(a[0].equal(b[0]) for a, b in pairs if a.ndim and a.shape == b.shape)
 
 
 def keeps_order(
@@ -85,13 +92,19 @@ def keeps_order(
     samples: list,
 ) -> tuple:  # the batch; whether row i is sample i, bool
     """Return the batch of some samples, and say whether its rows are in their order."""
-    backwards = samples[::-1]  # before the call, which may sort the list in place
-    n = len(samples)
+    given = list(samples)  # before the call, which may sort the list in place
+    n = len(given)
     batch = collate(samples)
     if n == 1:
         return batch, True
+    moved_up = [*range(1, n), 0]
+    two_swapped = [1, 0, *range(2, n)]
     try:
-        return batch, _are_reversed(batch, collate(backwards), n)
+        for order in (moved_up, two_swapped):
+            if not _are_reordered(batch, collate([given[i] for i in order]), order):
+                return batch, False
+        # For two samples both orders are the same, and a swap would follow it.
+        return batch, n > 2 or _begins_with(batch, collate([given[0], given[0]]))
     except Exception:  # code of the user's, which may raise anything on a list that it has seen
         return batch, False
 

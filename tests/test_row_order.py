@@ -253,6 +253,20 @@ def sorts_a_copy(samples):
     return tud.default_collate(sorted(samples, key=lambda sample: sample[0][0]))
 
 
+def turns_around(samples):
+    return tud.default_collate(samples[::-1])
+
+
+def swaps_halves(samples):
+    half = len(samples) // 2
+    return tud.default_collate(samples[half:] + samples[:half])
+
+
+def swaps_neighbors(samples):
+    pairs = [samples[i : i + 2][::-1] for i in range(0, len(samples), 2)]
+    return tud.default_collate([sample for pair in pairs for sample in pair])
+
+
 def leaves_out(samples):
     return tud.default_collate([s for s in samples if s[0][0] > 0] or samples[:1])
 
@@ -299,6 +313,10 @@ class Skipping(Named):
 UNKNOWN_ORDER = {
     "sorts in place": lambda ds: tud.DataLoader(ds, 4, collate_fn=sorts),
     "sorts a copy": lambda ds: tud.DataLoader(ds, 4, collate_fn=sorts_a_copy, num_workers=2),
+    "turns around": lambda ds: tud.DataLoader(ds, 4, collate_fn=turns_around),
+    "turns two around": lambda ds: tud.DataLoader(ds, 2, collate_fn=turns_around),
+    "swaps halves": lambda ds: tud.DataLoader(ds, 4, collate_fn=swaps_halves),
+    "swaps neighbors": lambda ds: tud.DataLoader(ds, 4, collate_fn=swaps_neighbors),
     "leaves out": lambda ds: tud.DataLoader(ds, 4, collate_fn=leaves_out),
     "mixes": lambda ds: tud.DataLoader(ds, 4, collate_fn=mixes),
     "a subclass of torch's": lambda ds: Mine(ds, 4),
