@@ -2163,8 +2163,6 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                    'multilabel_mnist/predict.py'),
                                           'multilabel_mnist.predict._loss_values': ( 'reference/predict.html#_loss_values',
                                                                                      'multilabel_mnist/predict.py'),
-                                          'multilabel_mnist.predict._name_of_loss': ( 'reference/predict.html#_name_of_loss',
-                                                                                      'multilabel_mnist/predict.py'),
                                           'multilabel_mnist.predict._names_in': ( 'reference/predict.html#_names_in',
                                                                                   'multilabel_mnist/predict.py'),
                                           'multilabel_mnist.predict._on_output': ( 'reference/predict.html#_on_output',

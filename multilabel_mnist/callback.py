@@ -43,6 +43,7 @@ from multilabel_mnist.explain import (
 )
 from multilabel_mnist.losses import KINDS, metric_function, read_loss
 from multilabel_mnist.mismatch import Diagnosis, diagnose
+from multilabel_mnist.mismatch.reduction import LossNotReduced
 from multilabel_mnist.trial import attempt
 
 
@@ -140,7 +141,7 @@ HANDLED_EVENTS = (
 )
 # These are concluded from the values of a prediction, and an assumed one has none of its own.
 JUDGED_BY_VALUES = ("missing-activation", "double-activation")
-NOT_REDUCED = "loss-not-reduced"
+NOT_REDUCED = LossNotReduced.slug
 
 
 class ExplainMismatch(Callback):

@@ -73,6 +73,7 @@ from multilabel_mnist.lazy import lazy_exports
 from multilabel_mnist.losses import metric_function
 from multilabel_mnist.mismatch import Diagnosis, diagnose
 from multilabel_mnist.mismatch.parts import find_parts, main_part
+from multilabel_mnist.mismatch.reduction import LossNotReduced
 
 
 # %% ../nbs/reference/explain.ipynb #e27952df
@@ -487,7 +488,7 @@ def explain_unreduced(error: BaseException, name: str, value: Tensor) -> Diagnos
     """Explain `backward` on several numbers."""
     return WithoutShapes(
         ok=False,
-        cause="loss-not-reduced",
+        cause=LossNotReduced.slug,
         certain=True,
         silent=False,
         message=message_of(error),

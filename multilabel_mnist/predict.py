@@ -319,16 +319,9 @@ def _kind_of_loss(loss_func, n_classes: int) -> str | None:
     return read_loss(loss_func).kind or _probe(loss_func, n_classes)
 
 
-def _name_of_loss(loss_func) -> str:
-    """Return the name of a loss, also inside a partial."""
-    while isinstance(loss_func, partial):
-        loss_func = loss_func.func
-    return read_loss(loss_func).name
-
-
 def _warning_about(loss_func, kind: str | None) -> str | None:
     """Say why the sigmoids may be arbitrary after training with a loss; None if they are not."""
-    name = _name_of_loss(loss_func)
+    name = read_loss(loss_func).name
     if kind in _TRAINS_SIGMOIDS:
         return None
     if kind in _TRAINS_SOFTMAX:

@@ -126,7 +126,7 @@ class Facts:
             as_given = attempt(self.loss_func, *self.given, device=None)
             if as_given.failed:
                 return as_given
-        if torch.device("meta") in self.devices:
+        if not self.has_values:
             return attempt(self.loss_func, self.pred, self.targ)  # zeros in their shapes
         trial = attempt(self.loss_func, *self.given)
         if trial.failed and self._worth_a_trial_on_its_device:
