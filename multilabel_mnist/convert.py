@@ -63,8 +63,8 @@ from fastai.optimizer import OptimWrapper
 from fastai.torch_core import TensorCategory, TensorMultiCategory, to_detach
 from torch import Tensor, nn
 
-from multilabel_mnist.checks import check_count, check_targets
-from multilabel_mnist.labels import exact_match, one_hot
+from .checks import check_count, check_targets
+from .labels import exact_match, one_hot
 
 
 # %% ../nbs/reference/convert.ipynb #a781833b
