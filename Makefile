@@ -1,10 +1,12 @@
 # Everything needs Python, make and git alone; the first call makes .venv and installs into it.
 PYTHON = python3
 VENV = .venv
-# Where the digits come from: embedded, mnist, or a folder.
-SOURCE = embedded
-# Some notebooks only, such as NB="02_labels 03_head".
-NB =
+# Where the digits come from, SOURCE=embedded, mnist or a folder, and some notebooks only, such as
+# NB="02_labels 03_head". Both as they were typed: make would read a $ in them as its own.
+export SOURCE_GIVEN := $(if $(filter command,$(origin SOURCE)),$(value SOURCE))
+export NB_GIVEN := $(if $(filter command,$(origin NB)),$(value NB))
+# How many notebooks run at a time; one per processor, and at most 4, unless you say so.
+JOBS =
 # Further words for pytest, such as ARGS="-k clean", or for JupyterLab.
 ARGS =
 # An index with other builds of torch, such as https://download.pytorch.org/whl/cpu
@@ -21,30 +23,30 @@ help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' Makefile
 
 course: $(READY) ## run every notebook and make pages of them in _build/course (SOURCE=embedded|mnist|FOLDER)
-	@$(PY) -m tools.course --source "$(SOURCE)" $(NB)
+	@$(PY) -m tools.course --source "$${SOURCE_GIVEN:-embedded}" $(if $(JOBS),--jobs $(JOBS)) $$NB_GIVEN
 
 pages: $(READY) ## make the pages from the outputs that are saved in nbs/, in a few seconds
 	@$(PY) -m tools.course --no-run
 
-save: SOURCE = mnist
 save: $(READY) ## run notebooks on MNIST and save their outputs in nbs/ (NB="02_labels 03_head" for some only)
-	@$(PY) -m tools.course --save --source "$(SOURCE)" $(NB)
+	@$(PY) -m tools.course --save --source "$${SOURCE_GIVEN:-mnist}" $(if $(JOBS),--jobs $(JOBS)) $$NB_GIVEN
 
 test: $(READY) ## test everything, on the embedded digits
 	@$(PY) -m pytest -v -p no:cacheprovider $(ARGS) tests
 
 bench: $(READY) ## measure speed, all sides in one run, on MNIST where it is on disk (SOURCE=..., ARGS="--quick" or "--only a,c")
-	@$(PY) -m benchmarks $(if $(filter command,$(origin SOURCE)),--source "$(SOURCE)") $(ARGS)
+	@$(PY) -m benchmarks $${SOURCE_GIVEN:+--source "$$SOURCE_GIVEN"} $(ARGS)
 
 verdicts: $(READY) ## train the recipe for three seeds and print its table (SOURCE=..., ARGS="--seeds 0 1")
-	@$(PY) -m benchmarks.verdicts $(if $(filter command,$(origin SOURCE)),--source "$(SOURCE)") $(ARGS)
+	@$(PY) -m benchmarks.verdicts $${SOURCE_GIVEN:+--source "$$SOURCE_GIVEN"} $(ARGS)
 
 ablation: $(READY) ## measure what each ingredient of the recipe buys, and write benchmarks/ablation.json (15 minutes on MNIST)
-	@$(PY) -m benchmarks.ablation $(if $(filter command,$(origin SOURCE)),--source "$(SOURCE)") $(ARGS)
+	@$(PY) -m benchmarks.ablation $${SOURCE_GIVEN:+--source "$$SOURCE_GIVEN"} $(ARGS)
 
 lab: $(READY) ## open JupyterLab in nbs/ (SOURCE=... for other digits than the notebooks would choose)
-	@cd nbs && JUPYTER_PREFER_ENV_PATH=1 PYTHONWARNINGS='ignore:`torch.jit.script` is deprecated:FutureWarning' \
-	$(if $(filter command,$(origin SOURCE)),MULTILABEL_MNIST_SOURCE="$(if $(wildcard $(SOURCE)/.),$(abspath $(SOURCE)),$(SOURCE))") \
+	@if [ -d "$$SOURCE_GIVEN" ]; then SOURCE_GIVEN=$$(cd -- "$$SOURCE_GIVEN" && pwd); fi; \
+	if [ -n "$$SOURCE_GIVEN" ]; then export MULTILABEL_MNIST_SOURCE="$$SOURCE_GIVEN"; fi; \
+	cd nbs && JUPYTER_PREFER_ENV_PATH=1 PYTHONWARNINGS='ignore:`torch.jit.script` is deprecated:FutureWarning' \
 	../$(PY) -m jupyterlab $(ARGS)
 
 export: $(READY) ## write the modules of multilabel_mnist/ from the notebooks

@@ -1,8 +1,12 @@
 """`make course` and `make save`, tried on a handful of made-up notebooks, some of which fail."""
 
 import base64
+import os
 import re
+import signal
+import subprocess
 import sys
+import time
 
 import nbformat
 import pytest
@@ -282,6 +286,60 @@ def test_a_failed_notebook_has_a_page_as_far_as_it_went(failed):
     assert "Last" in soup(out / "04_last.html").h1.text
 
 
+def test_notebooks_run_side_by_side_and_are_told_in_reading_order(tmp_path):
+    """Each of two notebooks waits for the other's file."""
+    wait = (
+        "import pathlib, time\npathlib.Path('../{own}').touch()\nend = time.time() + 120\n"
+        "while not pathlib.Path('../{other}').exists():\n    assert time.time() < end\n"
+        "    time.sleep(0.05)"
+    )
+    first = [md("# A"), code(wait.format(own="a", other="b")), code("time.sleep(1)")]
+    second = [md("# B"), code(wait.format(own="b", other="a"))]
+    nbs = write(tmp_path / "nbs", {"a": first, "b": second})
+    done = course(nbs, "--jobs", "2")
+    assert done.returncode == 0, done.stdout
+    assert list(rows(done.stdout)) == ["a", "b", "2"]
+
+
+def test_threads_are_shared_out_but_for_a_number_of_your_own(tmp_path):
+    ask = "import os\nprint(os.environ['OMP_NUM_THREADS'])"
+    nbs = write(tmp_path / "nbs", {"a": [md("# A"), code(ask)]})
+
+    def threads(jobs, **extra):
+        course(nbs, "--jobs", jobs, **extra)
+        executed = nbformat.read(nbs.parent / "_build/course/a.ipynb", 4)
+        return executed.cells[1].outputs[0].text.strip()
+
+    env = {name: os.environ.pop(name) for name in ["OMP_NUM_THREADS"] if name in os.environ}
+    try:
+        assert threads(str(os.cpu_count())) == "1"
+        assert threads("1") == str(os.cpu_count())
+    finally:
+        os.environ.update(env)
+    assert threads("1", OMP_NUM_THREADS="3") == "3"
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no process groups to send Ctrl-C to")
+def test_ctrl_c_ends_the_run_and_its_kernels(tmp_path):
+    slow = (
+        "import os, pathlib, time\n"
+        "pathlib.Path('../new').write_text(str(os.getpid()))\n"
+        "os.rename('../new', '../pid')\n"
+        f"time.sleep({10**6})"
+    )
+    nbs = write(tmp_path / "nbs", {"a": [md("# A"), code(slow)]})
+    command = [sys.executable, "-m", "tools.course", "--nbs", nbs, "--out", tmp_path / "out"]
+    job = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, start_new_session=True)
+    while not (tmp_path / "pid").exists():
+        assert job.poll() is None
+        time.sleep(0.1)
+    os.killpg(job.pid, signal.SIGINT)
+    error = job.communicate(timeout=60)[1].decode()
+    assert job.returncode == 1 and error.endswith("stopped\n")
+    with pytest.raises(ProcessLookupError):
+        os.kill(int((tmp_path / "pid").read_text()), 0)
+
+
 def test_some_notebooks_only_and_a_folder_of_digits(tmp_path):
     nbs = write(tmp_path / "nbs", GOOD)
     done = course(nbs, "--source", tmp_path, "01_one", "reference/deep.ipynb")
@@ -339,6 +397,7 @@ def test_only_a_folder_of_its_own_is_deleted(tmp_path):
     [
         (["--source", "nowhere"], "'nowhere' is neither 'embedded' nor 'mnist' nor a folder"),
         (["07_none"], "no such notebook"),
+        (["--jobs", "0"], "expected --jobs of 1 or more, got 0"),
         ([], "there are no notebooks"),
     ],
 )

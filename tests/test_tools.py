@@ -2,6 +2,7 @@
 
 import base64
 import io
+import os
 
 import nbformat
 import numpy as np
@@ -11,7 +12,7 @@ from nbformat.v4 import new_markdown_cell as md
 from nbformat.v4 import new_notebook, new_output
 from PIL import Image
 
-from conftest import run
+from conftest import ROOT, run
 from tools.files import beside, write_whole
 from tools.notebooks import (
     heading_above,
@@ -281,16 +282,59 @@ def test_readme_shows_an_error_as_text(tmp_path):
     assert "```text\nFile a.py\nE: v\n```" in render(tmp_path / "index.ipynb")[0]
 
 
+@pytest.fixture(scope="module")
+def said(tmp_path_factory):
+    """Return a function that runs make and returns what Python got: its words and its source."""
+    folder = tmp_path_factory.mktemp("make")
+    python = folder / "python"
+    python.write_text('#!/bin/sh\nprintf "%s|" "$@" "source=$MULTILABEL_MNIST_SOURCE"\n')
+    python.chmod(0o755)
+
+    def said(*words):
+        # `make lab` names Python from a folder below.
+        command = ["make", "-C", ROOT, "-o", ".venv/.ready", f"PY={os.path.relpath(python, ROOT)}"]
+        if words[0] == "lab":
+            command[-1] = f"PY={os.path.relpath(python, ROOT / 'nbs').removeprefix('../')}"
+        env = {"MULTILABEL_MNIST_SOURCE": ""}
+        return run(*command, "--no-print-directory", *words, **env).stdout.split("|")[:-1]
+
+    return said
+
+
 @pytest.mark.parametrize(
     "words, command",
     [
-        (["course", "SOURCE=mnist", "NB=02_labels checks"], '--source "mnist" 02_labels checks'),
-        (["save", "NB=checks"], '-m tools.course --save --source "mnist" checks'),
+        (["course"], "-m tools.course --source embedded"),
+        (["course", "SOURCE=mnist", "NB=02_labels checks"], "--source mnist 02_labels checks"),
+        (["course", "JOBS=1"], "-m tools.course --source embedded --jobs 1"),
+        (["save", "NB=checks"], "-m tools.course --save --source mnist checks"),
+        (["save", "SOURCE=embedded"], "-m tools.course --save --source embedded"),
+        (["bench"], "-m benchmarks source="),
+        (["bench", "SOURCE=embedded", "ARGS=--quick"], "-m benchmarks --source embedded --quick"),
         (["test", "ARGS=-k clean"], "-m pytest -v -p no:cacheprovider -k clean tests"),
         (["lab", "ARGS=--port=1"], "-m jupyterlab --port=1"),
         (["export"], "-m tools.export"),
         (["pages"], "-m tools.course --no-run"),
     ],
 )
-def test_make_passes_its_words_on(words, command):
-    assert command in run("make", "-n", *words).stdout
+def test_make_passes_its_words_on(said, words, command):
+    assert command in " ".join(said(*words))
+
+
+@pytest.mark.parametrize("name", ["my digits", "it's", 'the "best"', "a$b", "$HOME", "$(x)", "`x`"])
+def test_make_takes_names_as_they_are_typed(said, name):
+    for command in ("course", "save", "bench", "verdicts", "ablation"):
+        words = said(command, f"SOURCE={name}")
+        assert words[words.index("--source") + 1] == name, command
+    assert said("course", f"NB={name}")[4:-1] == name.split()
+    assert said("lab", f"SOURCE={name}")[-1] == f"source={name}"
+
+
+def test_make_lab_is_given_a_folder_relative_to_where_make_runs(said):
+    name = "tests/my $digits"
+    folder = ROOT / name
+    folder.mkdir()
+    try:
+        assert said("lab", f"SOURCE={name}")[-1] == f"source={folder}"
+    finally:
+        folder.rmdir()

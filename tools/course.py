@@ -4,12 +4,17 @@
 """
 
 import argparse
+import os
 import re
 import shutil
+import signal
 import sys
 import tempfile
 import time
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
+from multiprocessing import get_context
 from pathlib import Path
 
 import nbformat
@@ -23,6 +28,7 @@ from .pages import build
 from .save import save
 
 CELL_TIMEOUT = 1800  # seconds; the slowest cell of the course takes about one minute
+MAX_JOBS = 4  # notebooks at a time; each may need 2 GB of memory
 MARKER = ".made-by-tools-course"  # in a folder of results, which the next run may delete
 _ansi = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 _arrow = re.compile(r"^-+>\s*\d+ (.*)$", re.M)
@@ -92,7 +98,7 @@ def failure(nb, index, error):
     )
 
 
-def execute(path, source):
+def execute(path, source, n_threads=None):
     """Run one notebook from top to bottom, as far as it goes."""
     nb = nbformat.read(path, 4)
     started = [0]
@@ -112,7 +118,7 @@ def execute(path, source):
             on_cell_execute=lambda cell, cell_index: started.append(cell_index),
         )
         try:
-            client.execute(env=environment(source))
+            client.execute(env=environment(source, n_threads))
         except Exception as error:
             # This is how nbclient passes on Ctrl-C.
             if getattr(client, "_async_cleanup_kernel_future", None):
@@ -122,14 +128,17 @@ def execute(path, source):
     return Run(path, tidy(nb), seconds, found)
 
 
-def table(runs):
-    """Return the closing table, as text."""
+def table(runs, seconds):
+    """Return the closing table, as text; `seconds` is how long all of them took together."""
     failed = sum(run.failure is not None for run in runs)
-    total = sum(run.seconds for run in runs)
     rows = [
         ("notebook", "seconds", ""),
         *((run.name, f"{run.seconds:.1f}", run.verdict) for run in runs),
-        (f"{len(runs)} notebooks", f"{total:.1f}", f"{failed} failed" if failed else "all passed"),
+        (
+            f"{len(runs)} notebooks",
+            f"{seconds:.1f}",
+            f"{failed} failed" if failed else "all passed",
+        ),
     ]
     names = max(len(name) for name, _, _ in rows)
     times = max(len(seconds) for _, seconds, _ in rows)
@@ -151,19 +160,55 @@ def fresh_folder(out):
     (out / MARKER).write_text("The next run of tools.course deletes this folder.\n")
 
 
-def run_all(paths, source):
-    """Run the notebooks one after the other and say how each went; a failure stops only its own."""
+def default_jobs():
+    """Return how many notebooks run at a time: one per processor, and at most MAX_JOBS."""
+    return min(MAX_JOBS, os.cpu_count() or 1)
+
+
+def ignore_ctrl_c():
+    """Leave Ctrl-C to the process that started this one."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def execute_in_worker(path, source, n_threads):
+    """Run one notebook; Ctrl-C ends it, and is ignored before and after."""
+    try:
+        return execute(path, source, n_threads)
+    finally:
+        ignore_ctrl_c()  # nbclient has put another handler in place
+
+
+@contextmanager
+def started(paths, source, jobs):
+    """Run notebooks in the background, `jobs` at a time; yield {path: future Run}.
+
+    The processors are shared out: two notebooks of one thread each end sooner than two that run
+    one after the other with two threads. Those that have not begun are dropped at the end.
+    """
+    n_threads = max(1, (os.cpu_count() or 1) // jobs)
+    pool = ProcessPoolExecutor(jobs, get_context("spawn"), initializer=ignore_ctrl_c)
+    try:
+        yield {p: pool.submit(execute_in_worker, p, source, n_threads) for p in paths}
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def run_all(paths, source, jobs):
+    """Run the notebooks and say in reading order how each went; a failure stops only its own."""
     runs = []
     name_width = max(len(p.stem) for p in paths)
     count_width = len(str(len(paths)))
-    for i, path in enumerate(paths, 1):
-        start = f"[{i:>{count_width}}/{len(paths)}] {path.stem:<{name_width}} "
-        print(start, end="", flush=True)
-        run = execute(path, source)
-        runs.append(run)
-        print(f"{run.seconds:6.1f} s  {'FAILED' if run.failure else 'passed'}", flush=True)
-        if run.failure:
-            print("\n".join("    " + line for line in str(run.failure).splitlines()), flush=True)
+    with started(paths, source, jobs) as results:
+        for i, path in enumerate(paths, 1):
+            start = f"[{i:>{count_width}}/{len(paths)}] {path.stem:<{name_width}} "
+            print(start, end="", flush=True)
+            run = results[path].result()
+            runs.append(run)
+            print(f"{run.seconds:6.1f} s  {'FAILED' if run.failure else 'passed'}", flush=True)
+            if run.failure:
+                print(
+                    "\n".join("    " + line for line in str(run.failure).splitlines()), flush=True
+                )
     return runs
 
 
@@ -217,6 +262,12 @@ def arguments(argv=None):
         help="embedded, mnist or a folder (default: embedded)",
     )
     parser.add_argument(
+        "--jobs",
+        type=int,
+        default=default_jobs(),
+        help=f"how many notebooks run at a time (default: one per processor, at most {MAX_JOBS})",
+    )
+    parser.add_argument(
         "--save", action="store_true", help="put the outputs into the notebooks if all have passed"
     )
     parser.add_argument(
@@ -232,6 +283,8 @@ def arguments(argv=None):
     args = parser.parse_args(argv)
     args.nbs = args.nbs.resolve()
     args.out = args.out.resolve()
+    if args.jobs < 1:
+        parser.error(f"expected --jobs of 1 or more, got {args.jobs}")
     return args
 
 
@@ -244,10 +297,12 @@ def main(argv=None):
         make_pages(args.nbs, args.out, [], args.source)
         return
     print(f"{len(paths)} notebooks, data: {args.source}")
+    begin = time.perf_counter()
     try:
-        runs = run_all(paths, args.source)
+        runs = run_all(paths, args.source, args.jobs)
     except KeyboardInterrupt:
         sys.exit("\nstopped")
+    seconds = time.perf_counter() - begin
     make_pages(args.nbs, args.out, runs, args.source)
     failed = any(run.failure for run in runs)
     not_saved = []
@@ -258,7 +313,7 @@ def main(argv=None):
         print(f"Saved the outputs of {len(paths) - len(not_saved)} notebooks in {args.nbs}.")
         for path in not_saved:
             print(f"Not saved, because it was edited during the run: {path.name}")
-    print("\n" + table(runs))
+    print("\n" + table(runs, seconds))
     sys.exit(int(failed or bool(not_saved)))
 
 

@@ -100,10 +100,16 @@ def reading_order(folder=NBS):
     return [path for listed in parts(folder).values() for path in listed]
 
 
-def environment(source):
-    """Return the variables under which a notebook runs, on the digits named by `source`."""
+def environment(source, n_threads=None):
+    """Return the variables under which a notebook runs, on the digits named by `source`.
+
+    `n_threads` limits what torch and numpy use, unless the user has set OMP_NUM_THREADS.
+    """
     warnings = [w for w in (os.environ.get("PYTHONWARNINGS"), QUIET) if w]
-    return os.environ | {
+    threads = {} if n_threads is None else {"OMP_NUM_THREADS": str(n_threads)}
+    return {
+        **threads,
+        **os.environ,
         "MULTILABEL_MNIST_SOURCE": source,
         "PYTHONWARNINGS": ",".join(warnings),
         "PYDEVD_DISABLE_FILE_VALIDATION": "1",
