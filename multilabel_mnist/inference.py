@@ -5,6 +5,7 @@
 # %% auto #0
 __all__ = [
     "VERDICTS",
+    "logits_of",
     "SigmoidPreds",
     "SigmoidCalibrator",
     "margins",
@@ -37,7 +38,33 @@ from multilabel_mnist.checks import (
     describe,
     warn_if_probs,
 )
-from multilabel_mnist.lazy import lazy_exports
+from .lazy import lazy_exports
+
+
+# %% ../nbs/reference/inference.ipynb #97995bac
+def logits_of(
+    output,  # what a model returned
+) -> Tensor:  # as the model gave it
+    """Return the logits in an output: a tensor, `.logits`, or a dict with 'logits'.
+
+    Raises a ValueError for anything else.
+    """
+    if isinstance(output, Tensor):
+        return output
+    is_mapping = isinstance(output, Mapping)
+    logits = output.get("logits") if is_mapping else getattr(output, "logits", None)
+    if isinstance(output, (tuple, list)) and len(output) == 1:
+        logits = output[0]
+    if isinstance(logits, Tensor):
+        return logits
+    keys = f" with {', '.join(map(repr, output))}" if is_mapping else ""
+    key = repr(next(iter(output), "out")) if is_mapping else 0
+    raise ValueError(
+        "expected the model to return one tensor of logits (N, C), or an output with .logits, "
+        f"got {describe(output)}{keys}; take the logits out in a callback of the learner, such as "
+        f"def after_pred(self): self.learn.pred = self.pred[{key}]"
+    )
+
 
 # %% ../nbs/reference/inference.ipynb #9f1bcb2d
 VERDICTS = ("none", "one", "several")
