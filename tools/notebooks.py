@@ -44,6 +44,7 @@ READING_ORDER = {
         "row_order",
         "predict",
         "draw",
+        "compose_images",
         "verdicts",
         "mismatch",
         "mismatch_parts",
