@@ -1,0 +1,1 @@
+"""Calls of every public name with good, odd and bad arguments: `python -m tests.fuzz`."""

@@ -1,0 +1,6 @@
+"""All cases."""
+
+from . import cases_images, cases_losses, cases_models, cases_preds  # noqa: F401
+from .cases_values import CASES
+
+__all__ = ["CASES"]
