@@ -119,16 +119,31 @@ def _check_images(images, name):
 
 
 # %% ../nbs/reference/compose_images.ipynb #451eb76c
-_SAME_PAGE = 0.25  # two pages that differ by less in each channel count as one
+_FULL_INK = 0.25  # ink that differs less from its page may be noise, and is never full ink
+
+
+def _contrast(ink):
+    """Return how far each pixel is from its page, in the channel that differs most."""
+    return ink.abs().amax(1, keepdim=True)
+
+
+def _change_page(ink, page, new_page):
+    """Return ink in its own color as ink of another page, and whether it can be seen there."""
+    contrast = _contrast(ink)
+    strongest = contrast.amax((2, 3), keepdim=True)
+    opacity = contrast / strongest.clamp(min=_FULL_INK)
+    new_ink = ink + opacity * (page - new_page)
+    is_seen = _contrast(new_ink).amax((2, 3), keepdim=True) >= strongest / 2
+    return new_ink, is_seen
 
 
 def _lay_over(ink_a, page_a, ink_b, page_b):
-    """Return the stronger ink of two images at each pixel; the mean if their pages differ."""
-    b_is_stronger = ink_b.abs().amax(1, keepdim=True) > ink_a.abs().amax(1, keepdim=True)
-    laid = page_a + torch.where(b_is_stronger, ink_b, ink_a)
+    """Lay b on the page of a, the stronger ink at each pixel; their mean where b would vanish."""
+    new_ink_b, b_is_seen = _change_page(ink_b, page_b, page_a)
+    b_is_stronger = _contrast(new_ink_b) > _contrast(ink_a)
+    laid = page_a + torch.where(b_is_stronger, new_ink_b, ink_a)
     mean = (page_a + ink_a + page_b + ink_b) / 2
-    is_same_page = (page_a - page_b).abs().amax(1, keepdim=True) < _SAME_PAGE
-    return torch.where(is_same_page, laid, mean).clamp(0, 1)
+    return torch.where(b_is_seen, laid, mean).clamp(0, 1)
 
 
 # %% ../nbs/reference/compose_images.ipynb #50e76f6d
