@@ -8,6 +8,7 @@ __all__ = [
     "NAMES_HINT",
     "is_fastai",
     "describe",
+    "is_plain",
     "check_tensor",
     "check_labels",
     "check_scores",
@@ -19,9 +20,16 @@ __all__ = [
     "check_binary_targets",
     "check_threshold",
     "check_count",
+    "check_seed",
+    "check_number",
+    "check_flag",
+    "check_choice",
+    "check_function",
 ]
 
 # %% ../nbs/reference/checks.ipynb #c0000003
+import math
+import numbers
 import warnings
 
 import numpy as np
@@ -42,6 +50,25 @@ def is_fastai(
 
 
 # %% ../nbs/reference/checks.ipynb #c0000009
+def _layout(t: Tensor) -> str:
+    """Name what keeps a tensor from being plain numbers, such as 'sparse '; '' for nothing."""
+    if t.is_nested:
+        return "nested "
+    if t.is_meta:
+        return "meta "
+    if t.is_quantized:
+        return "quantized "
+    return "" if t.layout is torch.strided else "sparse "
+
+
+def _describe_tensor(t: Tensor) -> str:
+    """Describe a tensor by what makes it unusual, its dtype and its shape."""
+    layout = _layout(t)
+    article = "an" if not layout and t.dtype == torch.uint8 else "a"
+    kind = f"{article} {layout}{str(t.dtype).removeprefix('torch.')} tensor"
+    return kind if t.is_nested else f"{kind} of shape {tuple(t.shape)}"
+
+
 def describe(o) -> str:
     """Describe a value in a few words for an error message: its kind, and its shape or length."""
     if isinstance(o, str):
@@ -50,7 +77,7 @@ def describe(o) -> str:
         return repr(o)
     kind = type(o).__name__
     if isinstance(o, Tensor):
-        return f"a {str(o.dtype).removeprefix('torch.')} tensor of shape {tuple(o.shape)}"
+        return _describe_tensor(o)
     if isinstance(o, np.ndarray):
         return f"a {o.dtype} array of shape {o.shape}"
     article = "an" if kind[0].lower() in "aeiou" else "a"
@@ -60,24 +87,67 @@ def describe(o) -> str:
 
 
 # %% ../nbs/reference/checks.ipynb #c0000012
+_UNSIGNED = (torch.uint16, torch.uint32, torch.uint64)
+_REMEDIES = {
+    "sparse ": "call .to_dense()",
+    "quantized ": "call .dequantize()",
+    "nested ": "pad its items to one length",
+    "meta ": "make one with values, on a real device",
+}
+
+
+def is_plain(t: Tensor) -> bool:
+    """Say whether a tensor holds real numbers: not sparse, nested, quantized, meta or complex."""
+    if t.layout is not torch.strided or t.is_nested:
+        return False
+    return not (t.is_meta or t.is_quantized or t.is_complex())
+
+
+def _shown(o) -> str:
+    """Return the beginning of what an object says of itself."""
+    try:
+        text = " ".join(str(o).split())
+    except Exception:  # the object's own code, which may raise anything
+        return "not shown"
+    return text if len(text) <= 40 else text[:37] + "..."
+
+
+def _as_tensor(o) -> Tensor:
+    """Return numbers as a tensor; TypeError, ValueError or RuntimeError if it holds others."""
+    if isinstance(o, (list, tuple)) and o and all(isinstance(part, Tensor) for part in o):
+        return torch.stack([part.as_subclass(Tensor) for part in o])
+    array = np.array(o, order="C")
+    if array.dtype == object:
+        array = np.array(array.tolist())
+    return torch.as_tensor(array)
+
+
+def _as_int64(t: Tensor, name: str) -> Tensor:
+    """Return unsigned integers as int64; ValueError for what is too large."""
+    res = t.to(torch.int64)
+    if t.dtype == torch.uint64 and (res < 0).any():
+        raise ValueError(f"expected {name} below 2**63, got larger whole numbers in uint64")
+    return res
+
+
 def check_tensor(
     o,  # a tensor, an array, a list of numbers or a column of a DataFrame
     name: str,  # what it is, for the error message
     expected: str,  # what was expected, for the error message
-) -> Tensor:  # plain, of the dtype and on the device that `o` has
-    """Return `o` as a plain tensor; ValueError if it does not hold numbers."""
-    try:
-        if isinstance(o, Tensor):
-            return o.as_subclass(Tensor)
-        array = np.array(o, order="C")
-        if array.dtype == object:
-            array = np.array(array.tolist())
-        return torch.as_tensor(array)
-    except (TypeError, ValueError, RuntimeError) as e:
-        shown = " ".join(str(o).split())
-        if len(shown) > 40:
-            shown = shown[:37] + "..."
-        raise ValueError(f"expected {name} to be {expected}, got {describe(o)}: {shown}") from e
+    hint: str = "",  # what to do if it holds no numbers, for the error message
+) -> Tensor:  # plain, of the dtype (int64 for uint16 to uint64) and on the device that `o` has
+    """Return `o` as a plain tensor; ValueError if it does not hold real numbers."""
+    if not isinstance(o, Tensor):
+        try:
+            o = _as_tensor(o)
+        except (TypeError, ValueError, RuntimeError, OverflowError) as e:
+            came = f"{describe(o)}: {_shown(o)}"
+            raise ValueError(f"expected {name} to be {expected}, got {came}{hint}") from e
+    if not is_plain(o):
+        remedy = _REMEDIES.get(_layout(o), "take their real part or absolute value")
+        raise ValueError(f"expected {name} to be {expected}, got {describe(o)}; {remedy}")
+    o = o.as_subclass(Tensor)
+    return _as_int64(o, name) if o.dtype in _UNSIGNED else o
 
 
 # %% ../nbs/reference/checks.ipynb #c0000015
@@ -85,13 +155,15 @@ CLASS_INDICES = "class indices of shape (N,)"
 NAMES_HINT = "; dls.vocab.o2i turns a class name into its index"
 
 
-def _check_range(labels: Tensor, n_classes: int, name: str) -> None:
-    """Raise a ValueError unless all labels lie in 0..n_classes-1."""
+def _check_range(labels: Tensor, n_classes: int | None, name: str) -> None:
+    """Raise a ValueError unless all labels lie in 0..n_classes-1; None: from 0 up."""
     if len(labels) == 0:
         return
     low, high = (int(o) for o in labels.aminmax())
-    if 0 <= low and high < n_classes:
+    if low >= 0 and (n_classes is None or high < n_classes):
         return
+    if n_classes is None:
+        raise ValueError(f"expected {name} from 0 up, got {low} to {high}")
     hint = ""
     if n_classes == 1:
         hint = "; give the answers to a single yes-or-no question as targets of shape (N, 1)"
@@ -103,26 +175,23 @@ def _check_range(labels: Tensor, n_classes: int, name: str) -> None:
 
 def check_labels(
     labels,  # class indices, shape (N,), as integers or whole floats
-    n_classes: int | None = None,  # C; None: any index from 0 up, unchecked
+    n_classes: int | None = None,  # C; None: any index from 0 up
     name: str = "labels",
 ) -> Tensor:  # int64, shape (N,)
     """Return class indices as int64; ValueError for anything else, and outside 0..n_classes-1."""
-    labels = check_tensor(labels, name, CLASS_INDICES + NAMES_HINT)
+    labels = check_tensor(labels, name, CLASS_INDICES, hint=NAMES_HINT)
     if labels.ndim != 1:
         raise ValueError(f"expected {name} to be {CLASS_INDICES}, got shape {tuple(labels.shape)}")
     if labels.dtype == torch.bool:
         raise ValueError(
             f"expected {name} to be {CLASS_INDICES}, got bool; call .long() if True means class 1"
         )
-    if labels.is_complex():
-        raise ValueError(f"expected {name} to be {CLASS_INDICES}, got {describe(labels)}")
     if labels.is_floating_point() and (labels.frac() != 0).any():
         raise ValueError(
             f"expected {name} to be whole numbers, got {describe(labels)} with fractions or NaN"
         )
     labels = labels.long()
-    if n_classes is not None:
-        _check_range(labels, n_classes, name)
+    _check_range(labels, n_classes, name)
     return labels
 
 
@@ -133,8 +202,6 @@ def check_scores(
 ) -> Tensor:  # float32 or float64, shape (N, C), on the CPU, detached
     """Return logits (or probabilities) as floats; ValueError for another shape, no rows, or NaN."""
     scores = check_tensor(o, name, "numbers of shape (N, C)").detach().cpu()
-    if scores.is_complex():
-        raise ValueError(f"expected {name} to be real numbers, got {describe(scores)}")
     if scores.dtype != torch.float64:
         scores = scores.float()
     if scores.ndim != 2 or 0 in scores.shape:
@@ -222,12 +289,14 @@ def check_targets(
     targs,  # labels, shape (N,) or (N, 1); or targets, shape (N, C)
     shape: tuple[int, int],  # (N, C), the shape of the predictions beside them
     name: str = "targets",
+    unknown: bool = False,  # may targets be NaN, where an answer is not known?
 ) -> Tensor:  # float32, shape (N, C), values from 0 to 1, on the device of `targs`
     """Return labels or targets as targets; ValueError if they fit neither, or leave 0 to 1."""
     n, n_classes = shape
-    targs = check_tensor(targs, name, f"labels ({n},) or targets ({n}, {n_classes}){NAMES_HINT}")
+    expected = f"labels ({n},) or targets ({n}, {n_classes})"
+    targs = check_tensor(targs, name, expected, hint=NAMES_HINT)
     if targs.shape == (n, n_classes):
-        return _check_unit_interval(targs, name)
+        return _check_unit_interval(targs, name, unknown)
     if targs.shape in ((n,), (n, 1)):
         labels = check_labels(targs.reshape(-1), n_classes)
         # F.one_hot would make integers first, which take three times the memory.
@@ -239,24 +308,31 @@ def check_targets(
     )
 
 
-def _check_unit_interval(targs: Tensor, name: str) -> Tensor:
-    """Return targets as float32; ValueError for values outside 0 to 1, and for NaN."""
-    if targs.is_complex():
-        raise ValueError(f"expected {name} to be real numbers, got {describe(targs)}")
+def _check_unit_interval(targs: Tensor, name: str, unknown: bool) -> Tensor:
+    """Return targets as float32; ValueError outside 0 to 1, and for NaN unless `unknown`."""
     targs = targs.float()
     if ((targs >= 0) & (targs <= 1)).all():
         return targs
-    raise ValueError(f"expected {name} from 0 to 1, got {targs.min():g} to {targs.max():g}")
+    known = targs[~targs.isnan()]
+    if ((known < 0) | (known > 1)).any():
+        raise ValueError(f"expected {name} from 0 to 1, got {known.min():g} to {known.max():g}")
+    if unknown:
+        return targs
+    raise ValueError(
+        f"expected {name} from 0 to 1, got NaN in {targs.numel() - len(known)} of {targs.numel()}; "
+        "fill in what is not known, or train with MaskedBCEWithLogitsLoss, which leaves it out"
+    )
 
 
 def check_binary_targets(
     targs,  # labels, shape (N,) or (N, 1); or targets of 0s and 1s, shape (N, C)
     shape: tuple[int, int],  # (N, C), the shape of the predictions beside them
     name: str = "targets",
-) -> Tensor:  # float32, shape (N, C), only 0s and 1s
+    unknown: bool = False,  # may targets be NaN, where an answer is not known?
+) -> Tensor:  # float32, shape (N, C), only 0s and 1s, and NaN where allowed
     """Return labels or targets as targets; ValueError as `check_targets`, and for fractions."""
-    targs = check_targets(targs, shape, name)
-    if is_binary(targs):
+    targs = check_targets(targs, shape, name, unknown)
+    if is_binary(targs) or is_binary(targs[~targs.isnan()]):
         return targs
     raise ValueError(f"expected {name} to be 0s and 1s, got fractions between them")
 
@@ -270,12 +346,11 @@ def check_threshold(
     """Return one threshold or one per class; ValueError outside [0, 1] or for another length."""
     expected = f"a probability from 0 to 1, or {n_classes} of them (one per class)"
     values = check_tensor(threshold, name, expected).detach().cpu()
-    if values.is_complex() or values.shape not in ((), (n_classes,)):
+    if values.dtype == torch.bool or values.shape not in ((), (n_classes,)):
         raise ValueError(f"expected {name} to be {expected}, got {describe(threshold)}")
-    values = values.float()
     if not ((values >= 0) & (values <= 1)).all():
-        raise ValueError(f"expected {name} to be {expected}, got {threshold}")
-    return values if values.ndim else float(threshold)
+        raise ValueError(f"expected {name} to be {expected}, got {_shown(threshold)}")
+    return values.float() if values.ndim else float(values.item())
 
 
 def check_count(
@@ -286,9 +361,68 @@ def check_count(
 ) -> int:
     """Return a whole number of at least `minimum`; ValueError for anything else, bool included."""
     is_whole = isinstance(n, (int, np.integer)) and not isinstance(n, bool)
-    if is_whole and n >= minimum:
+    if is_whole and minimum <= n <= _LARGEST_COUNT:
         return int(n)
+    range_ = f"of at least {minimum}"
+    if is_whole and n > _LARGEST_COUNT:
+        range_ = f"from {minimum} to {_LARGEST_COUNT}"
     advice = f"; {hint}" if hint else ""
-    raise ValueError(
-        f"expected {name} to be a whole number of at least {minimum}, got {describe(n)}{advice}"
-    )
+    raise ValueError(f"expected {name} to be a whole number {range_}, got {describe(n)}{advice}")
+
+
+_LARGEST_COUNT = 2**32 - 1  # also the largest seed that all libraries take
+
+
+def check_seed(
+    seed,  # a whole number
+    name: str = "seed",
+) -> int:
+    """Return a seed that Python, NumPy, scikit-learn and torch take; ValueError for others."""
+    return check_count(seed, name, minimum=0)
+
+
+def check_number(
+    o,  # an int, a float or a number of NumPy's
+    name: str,
+    low: float = -math.inf,
+    high: float = math.inf,
+) -> float:
+    """Return one finite number from `low` to `high`; ValueError for anything else, and bools."""
+    is_number = isinstance(o, numbers.Real) and not isinstance(o, bool)
+    if is_number and low <= o <= high and math.isfinite(o):
+        return float(o)
+    range_ = ""
+    if math.isfinite(low):
+        range_ = f" from {low:g} up"
+    if math.isfinite(high):
+        range_ = f" from {low:g} to {high:g}"
+    raise ValueError(f"expected {name} to be a number{range_}, got {describe(o)}")
+
+
+def check_flag(o, name: str) -> bool:
+    """Return True or False; ValueError for anything else, 0 and 1 included."""
+    if isinstance(o, (bool, np.bool_)):
+        return bool(o)
+    raise ValueError(f"expected {name} to be True or False, got {describe(o)}")
+
+
+def check_choice(
+    o,  # one of the choices
+    choices: tuple[str, ...],  # two or more
+    name: str,
+) -> str:
+    """Return one of several words; ValueError for anything else."""
+    if isinstance(o, str) and o in choices:
+        return o
+    *others, last = map(repr, choices)
+    raise ValueError(f"expected {name} to be {', '.join(others)} or {last}, got {describe(o)}")
+
+
+def check_function(
+    o,  # what is to be called
+    name: str,
+    example: str,  # such as "parent_label"
+) -> None:
+    """Raise a TypeError unless something can be called."""
+    if not callable(o):
+        raise TypeError(f"expected {name} to be a function, such as {example}, got {describe(o)}")
