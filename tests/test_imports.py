@@ -34,11 +34,15 @@ BUILT_ON = {
     "final_linear": ("checks", "trial"),
     "head": ("final_linear", "losses"),
     "training": ("checks",),
+    "masked": ("checks",),
     "calibrate": ("checks",),
     "inference": ("calibrate", "lazy"),
+    "report": ("inference",),
     "items": ("batches", "checks"),
     "row_order": ("checks",),
     "predict": ("inference", "losses", "items", "row_order"),
+    "pipeline": ("items",),
+    "classifier": ("predict", "pipeline", "final_linear"),
     "draw": ("checks",),
     "compose_images": ("draw",),
     "verdicts": ("draw", "labels"),
@@ -70,7 +74,8 @@ sys.meta_path.insert(0, NoFastai())
 """
 HEAVY = ("fastai", "pandas", "sklearn", "scipy", "matplotlib")
 PLAIN = (
-    "ambiguity calibrate checks explain final_linear head inference labels lazy losses mismatch"
+    "ambiguity calibrate checks classifier explain final_linear head inference labels lazy losses "
+    "mismatch"
 ).split()
 
 
