@@ -64,8 +64,7 @@ def _layout(t: Tensor) -> str:
 def _describe_tensor(t: Tensor) -> str:
     """Describe a tensor by what makes it unusual, its dtype and its shape."""
     layout = _layout(t)
-    article = "an" if not layout and t.dtype == torch.uint8 else "a"
-    kind = f"{article} {layout}{str(t.dtype).removeprefix('torch.')} tensor"
+    kind = f"a {layout}{str(t.dtype).removeprefix('torch.')} tensor"
     return kind if t.is_nested else f"{kind} of shape {tuple(t.shape)}"
 
 

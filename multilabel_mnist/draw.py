@@ -13,7 +13,6 @@ __all__ = [
     "noise",
     "hard_negatives",
     "strokes",
-    "draw_kind",
     "printed_characters",
 ]
 
@@ -28,35 +27,114 @@ import torch.nn.functional as F
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
+from multilabel_mnist.checks import (
+    check_choice,
+    check_count,
+    check_number,
+    check_seed,
+    check_tensor,
+    describe,
+    is_plain,
+)
+
 
 # %% ../nbs/reference/draw.ipynb #58eee235
+def _check_device(device) -> torch.device:
+    """Return a device of torch's; ValueError if it knows none of this name."""
+    try:
+        return torch.device(device)
+    except (TypeError, ValueError, RuntimeError) as e:  # ValueError: a number that is too large
+        raise ValueError(
+            f"expected device to be one of torch's, such as 'cpu', got {describe(device)}"
+        ) from e
+
+
+def _check_shape(shape: tuple) -> None:
+    """Raise a ValueError unless all sizes are whole numbers from 0 up."""
+    for size in shape:
+        if type(size) is not int or not 0 <= size < 2**31:
+            check_count(size, "each size", minimum=0)
+
+
 class RandomSource:
-    """Draw random tensors on one device, from one generator."""
+    """Draw random tensors on one device, from one generator.
+
+    ValueError for a device that torch does not know, for sizes that are no whole numbers, and for
+    bounds and probabilities that are no numbers.
+    """
 
     def __init__(
         self,
         device: str | torch.device = "cpu",
         generator: torch.Generator | None = None,  # on the same device; None: torch's own
     ):
-        self.device = device
+        if generator is not None and not isinstance(generator, torch.Generator):
+            raise ValueError(
+                f"expected generator to be a torch.Generator or None, got {describe(generator)}"
+            )
+        self.device = _check_device(device)
         self.generator = generator
 
     def uniform(self, low: float, high: float, *shape: int) -> Tensor:
         """Return float32 numbers between `low` and `high`."""
+        low = check_number(low, "low", -_LARGEST, _LARGEST)
+        high = check_number(high, "high", low, _LARGEST)
+        _check_shape(shape)
         empty = torch.empty(shape, device=self.device)
         return empty.uniform_(low, high, generator=self.generator)
 
     def bernoulli(self, p: float | Tensor, *shape: int) -> Tensor:
         """Return bools, each True with probability `p` (a number, or a tensor to broadcast)."""
+        if not (isinstance(p, Tensor) and (p.is_meta or is_plain(p))):
+            p = check_number(p, "p", 0, 1)
+        _check_shape(shape)
         return torch.rand(shape, device=self.device, generator=self.generator) < p
 
     def randint(self, n: int, *shape: int) -> Tensor:
         """Return int64 numbers from 0 to `n` - 1."""
+        n = check_count(n, "n")
+        _check_shape(shape)
         return torch.randint(n, shape, device=self.device, generator=self.generator)
 
     def randperm(self, n: int) -> Tensor:
         """Return 0 to `n` - 1 in random order, as int64."""
+        n = check_count(n, "n", minimum=0)
         return torch.randperm(n, device=self.device, generator=self.generator)
+
+
+_LARGEST = 1e38  # so that the difference of two bounds is a float32, too
+
+
+def _check_source(source, images: Tensor | None = None) -> None:
+    """Raise an error unless a source of random numbers was passed, on the device of the images."""
+    if not isinstance(source, RandomSource):
+        raise TypeError(
+            f"expected source to be a RandomSource, got {describe(source)}; pass RandomSource()"
+        )
+    if images is not None and images.device.type != source.device.type:
+        raise ValueError(
+            f"expected source on the device of the images, {images.device}, got {source.device}; "
+            "pass RandomSource(images.device)"
+        )
+
+
+def _check_images(images, name: str = "images") -> None:
+    """Raise a ValueError unless images are a tensor of floats, (n, c, H, W); n may be 0."""
+    is_usable = isinstance(images, Tensor) and (images.is_meta or is_plain(images))
+    if is_usable and images.is_floating_point() and images.ndim == 4:
+        if 0 not in images.shape[1:]:
+            return
+    raise ValueError(
+        f"expected {name} to be a tensor of floats, shape (n, c, H, W), got {describe(images)}"
+    )
+
+
+def _check_size(size) -> tuple[int, int]:
+    """Return height and width; ValueError unless they are two whole numbers from 1 up."""
+    if not isinstance(size, (tuple, list)) or len(size) != 2:
+        raise ValueError(f"expected size to be a height and a width, got {describe(size)}")
+    height, width = size
+    return check_count(height, "the height"), check_count(width, "the width")
 
 
 # %% ../nbs/reference/draw.ipynb #ebd5fbab
@@ -75,6 +153,25 @@ def _pixel_positions(height, width, dtype, device):
     return torch.stack([x, y, torch.ones_like(x)])
 
 
+def _per_image(
+    value,  # a number, or one per image
+    name: str,
+    images: Tensor,  # shape (n, c, H, W)
+    low: float = -1e6,
+) -> Tensor:  # shape (n,), of the dtype and on the device of the images
+    """Return one number per image; ValueError for anything else."""
+    n = len(images)
+    if isinstance(value, Tensor) and value.shape == (n,) and value.is_floating_point():
+        return value.to(images.device, images.dtype)  # as drawn; looking at them would take time
+    expected = f"a number, or {n} of them (one per image)"
+    values = check_tensor(value, name, expected)
+    if values.dtype == torch.bool or values.shape not in ((), (n,)):
+        raise ValueError(f"expected {name} to be {expected}, got {describe(value)}")
+    if not ((values >= low) & (values <= 1e6)).all():
+        raise ValueError(f"expected {name} from {low:g} to 1e6, got {values.tolist()}")
+    return values.to(images.device, images.dtype).expand(n)
+
+
 def affine(
     images: Tensor,  # float, shape (n, c, H, W)
     scale: float | Tensor = 1.0,  # 0.5: half as large; a number, or one per image
@@ -82,18 +179,20 @@ def affine(
     dy: float | Tensor = 0.0,  # shift down, in 28ths of the image
     angle: float | Tensor = 0.0,  # degrees, clockwise
 ) -> Tensor:  # the same shape; what comes from outside the image is 0
-    """Scale each image about its middle, turn it, and shift it."""
+    """Scale each image about its middle, turn it, and shift it.
 
-    def per_image(value):
-        value = torch.as_tensor(value, dtype=images.dtype, device=images.device)
-        return value.expand(len(images))
-
+    ValueError for images of another kind, and for numbers that are not finite or not one per image.
+    What one number per image is, in a tensor, is not looked at.
+    """
+    _check_images(images)
     height, width = images.shape[-2:]
-    scale, angle = per_image(scale), per_image(angle).deg2rad()
+    scale = _per_image(scale, "scale", images, low=1e-6)
+    angle = _per_image(angle, "angle", images).deg2rad()
+    dx, dy = _per_image(dx, "dx", images), _per_image(dy, "dy", images)
     cos, sin = angle.cos() / scale, angle.sin() / scale
     rotation = torch.stack([cos, sin * height / width, -sin * width / height, cos], 1)
     rotation = rotation.view(-1, 2, 2)
-    shift = torch.stack([per_image(dx), per_image(dy)], 1)[..., None]
+    shift = torch.stack([dx, dy], 1)[..., None]
     inverse = torch.cat([rotation, -rotation @ shift / _HALF], 2)  # (n, 2, 3)
     positions = _pixel_positions(height, width, images.dtype, images.device)
     grid = (inverse.view(-1, 3) @ positions).view(-1, 2, height, width)
@@ -129,13 +228,21 @@ def _digit_placement(layout, scale, side, source):
 
 def _pair(a, b, layout, source):
     """Combine each image of `a` with one of `b`; which of them goes to the right is random."""
+    _check_images(a, "a")
+    _check_images(b, "b")
+    _check_source(source, a)
+    if a.shape != b.shape or a.device != b.device:
+        raise ValueError(
+            f"expected a and b of one shape on one device, got {describe(a)} on {a.device} "
+            f"and {describe(b)} on {b.device}"
+        )
     n = len(a)
     scale = source.uniform(*layout.scale, n)
     side = torch.where(source.bernoulli(0.5, n), 1.0, -1.0)
     placement_a = _digit_placement(layout, scale, side, source)
     placement_b = _digit_placement(layout, scale, -side, source)
     placed = affine(torch.cat([a, b]), *torch.cat([placement_a, placement_b], 1))
-    return torch.maximum(*placed.split(n))
+    return torch.maximum(placed[:n], placed[n:])
 
 
 # %% ../nbs/reference/draw.ipynb #22df173b
@@ -163,6 +270,8 @@ def small_digit(
     source: RandomSource,
 ) -> Tensor:  # the same shape
     """Make each digit smaller, down to half its size, and move it away from the middle."""
+    _check_images(images)
+    _check_source(source, images)
     n = len(images)
     scale = source.uniform(0.5, 1, n)
     reach = (1 - scale) * _HALF + 2  # to the edge of the image, and 2 pixels of margin beyond it
@@ -176,6 +285,8 @@ def nudge(
     source: RandomSource,
 ) -> Tensor:  # the same shape
     """Change size, position and angle of each digit a little."""
+    _check_images(images)
+    _check_source(source, images)
     n = len(images)
     scale = source.uniform(0.88, 1.1, n)
     dx = source.uniform(-1.5, 1.5, n)
@@ -190,6 +301,9 @@ def noise(
     size: tuple[int, int] = (28, 28),  # height and width, in pixels
 ) -> Tensor:  # floats from 0 to 1, shape (n, 1, *size)
     """Draw images of grey or sparse noise, clouds, blots, and blank pages."""
+    n = check_count(n, "n", minimum=0)
+    size = _check_size(size)
+    _check_source(source)
 
     def per_image(low, high):
         return source.uniform(low, high, n, 1, 1, 1)
@@ -232,6 +346,8 @@ def hard_negatives(
     source: RandomSource,
 ) -> Tensor:  # the same shape
     """Cut digits up: halves that change places, or quarters of four different digits."""
+    _check_images(images)
+    _check_source(source, images)
     n = len(images)
     height, width = images.shape[-2:]
     quarters = _mixed_quarters(images, source)
@@ -457,6 +573,9 @@ def strokes(
     size: tuple[int, int] = (28, 28),  # height and width, in pixels
 ) -> Tensor:  # floats from 0 to 1, shape (n, 1, *size)
     """Draw glyphs and scribbles of up to eight strokes, thick or thin, soft or sharp."""
+    n = check_count(n, "n", minimum=0)
+    size = _check_size(size)
+    _check_source(source)
     points, lengths = _random_curves(n, source)
     points = _place_on_page(points, lengths, source)
     width = _pen_widths(n, source)
@@ -471,6 +590,7 @@ def strokes(
 
 # %% ../nbs/reference/draw.ipynb #47d8785a
 _PAIRS = {"overlaid": overlapping_pair, "beside": side_by_side_pair}
+_KINDS = ("overlaid", "beside", "alone", "pieces", "strokes", "noise")
 
 
 def draw_kind(
@@ -481,6 +601,7 @@ def draw_kind(
     source: RandomSource,
 ) -> tuple[Tensor, Tensor]:  # k images and their targets
     """Make the chosen images of a batch into another kind; ValueError for an unknown kind."""
+    check_choice(kind, _KINDS, "kind")
     if kind in _PAIRS:
         partners = source.randint(len(images), len(chosen))
         pairs = _PAIRS[kind](images[chosen], images[partners], source)
@@ -492,10 +613,7 @@ def draw_kind(
         return hard_negatives(images[chosen], source), no_digit
     if kind == "strokes":
         return strokes(len(chosen), source, images.shape[-2:]), no_digit
-    if kind == "noise":
-        return noise(len(chosen), source, images.shape[-2:]), no_digit
-    kinds = "overlaid, beside, alone, pieces, strokes or noise"
-    raise ValueError(f"expected kind to be {kinds}, got {kind!r}")
+    return noise(len(chosen), source, images.shape[-2:]), no_digit
 
 
 # %% ../nbs/reference/draw.ipynb #7aa61aa2
@@ -515,8 +633,15 @@ def printed_characters(
     max_angle: float = 12.0,  # degrees to either side
     seed: int = 42,
 ) -> Tensor:  # uint8, shape (n, 1, 28, 28), n = fonts x characters x each
-    """Draw characters in matplotlib's DejaVu fonts: white on black, centered, turned a little."""
-    rng = np.random.default_rng(seed)
+    """Draw characters in matplotlib's DejaVu fonts: white on black, centered, turned a little.
+
+    ValueError for an empty text, and for numbers that draw nothing.
+    """
+    if not isinstance(chars, str) or not chars:
+        raise ValueError(f"expected chars to be a text with characters, got {describe(chars)}")
+    each, font_size = check_count(each, "each"), check_count(font_size, "font_size")
+    max_angle = check_number(max_angle, "max_angle", 0, 360)
+    rng = np.random.default_rng(check_seed(seed))
     images = []
     for font in _dejavu_fonts(font_size):
         for char in chars:

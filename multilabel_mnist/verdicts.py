@@ -12,15 +12,25 @@ __all__ = [
 ]
 
 # %% ../nbs/reference/verdicts.ipynb #3934303b
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from multilabel_mnist.checks import check_count, check_labels, check_tensor, describe
-from multilabel_mnist.draw import RandomSource, affine, draw_kind, printed_characters
-from multilabel_mnist.labels import one_hot
+from multilabel_mnist.checks import (
+    check_binary_targets,
+    check_count,
+    check_function,
+    check_labels,
+    check_probs,
+    check_seed,
+    check_tensor,
+    check_threshold,
+    describe,
+)
+from .draw import RandomSource, affine, draw_kind, printed_characters
+from .labels import one_hot
 
 
 # %% ../nbs/reference/verdicts.ipynb #8c69e84c
@@ -29,9 +39,9 @@ def _check_images(images):
     expected = "uint8 images of shape (N, 28, 28) or (N, 1, 28, 28)"
     images = check_tensor(images, "images", expected)
     is_grey = images.ndim == 3 or (images.ndim == 4 and images.shape[1] == 1)
-    if images.dtype != torch.uint8 or not is_grey:
+    if images.dtype != torch.uint8 or not is_grey or 0 in images.shape:
         raise ValueError(f"expected {expected}, got {describe(images)}")
-    return images.view(len(images), 1, *images.shape[-2:])
+    return images.reshape(len(images), 1, *images.shape[-2:])
 
 
 def _check_digits(images, labels):
@@ -48,6 +58,7 @@ def composite_parts(
     n: int,  # images in all
 ) -> dict[str, slice]:  # 'none', 'one', 'overlapping', 'side by side'
     """Return where `composite_set` puts which images."""
+    n = check_count(n, "n")
     one = n // 3
     overlapping = 2 * one
     side_by_side = overlapping + (n - overlapping) // 2
@@ -84,8 +95,10 @@ def composite_set(
     """Make a fixed set, a third none, a third one, a third two; ValueError for other images."""
     images, labels = _check_digits(images, labels)
     n = check_count(n, "n", minimum=6, hint="a composite set holds images of each kind")
-    targets = one_hot(labels, n_classes or int(labels.max()) + 1)
-    source = RandomSource(generator=torch.Generator().manual_seed(seed))
+    if n_classes is None:
+        n_classes = int(labels.max()) + 1
+    targets = one_hot(labels, n_classes)
+    source = RandomSource(generator=torch.Generator().manual_seed(check_seed(seed)))
     first = source.randint(len(images), n)
     second = _partners(labels, first, source)
     singles, others = images[first] / 255, images[second] / 255
@@ -113,8 +126,13 @@ def verdict_tests(
     n: int = 6000,  # images in the composite set that the pairs are from
     seed: int = 42,
 ) -> dict[str, tuple[Tensor, Tensor]]:  # images, uint8 (n, 28, 28), and targets, float32 (n, C)
-    """Make the test sets that `verdict_scores` takes, by name."""
+    """Make the test sets that `verdict_scores` takes, by name; ValueError for other images."""
     images, labels = _check_digits(images, labels)
+    if images.shape[-2:] != (28, 28):
+        raise ValueError(
+            "expected uint8 images of shape (N, 28, 28), as the drawn letters are, "
+            f"got {describe(images)}"
+        )
     singles = images[:, 0]
     n_classes = int(labels.max()) + 1
     targets = one_hot(labels, n_classes)
@@ -136,6 +154,40 @@ def verdict_tests(
 
 
 # %% ../nbs/reference/verdicts.ipynb #21d2c721
+def _check_test(name, images, targets):
+    """Return the images of a test set as an array, and its targets; ValueError for others."""
+    images = check_tensor(images, f"images of {name!r}", "uint8 images of shape (n, H, W)")
+    targets = check_tensor(targets, f"targets of {name!r}", "0s and 1s of shape (n, C)")
+    if images.ndim < 3 or targets.ndim != 2 or len(targets) != len(images):
+        raise ValueError(
+            f"expected images (n, H, W) and targets (n, C) under {name!r}, "
+            f"got {describe(images)} and {describe(targets)}"
+        )
+    return images.numpy(), check_binary_targets(targets, tuple(targets.shape))
+
+
+def _check_tests(tests):
+    """Return test sets by name; ValueError unless they are pairs of images and targets."""
+    if isinstance(tests, Mapping) and "one digit" in tests:
+        if all(isinstance(test, tuple) and len(test) == 2 for test in tests.values()):
+            return {name: _check_test(name, *test) for name, test in tests.items()}
+    raise ValueError(
+        "expected tests to be a dict of (images, targets) by name, 'one digit' among them, "
+        f"got {describe(tests)}; make them with verdict_tests"
+    )
+
+
+def _predict(predict, name, images, targets):
+    """Return the probs of a test set; ValueError unless they have the shape of its targets."""
+    probs = check_probs(predict(images), f"probs of {name!r}")
+    if probs.shape == targets.shape:
+        return probs
+    raise ValueError(
+        f"expected probs of {name!r} to have the shape {tuple(targets.shape)} of the targets, "
+        f"got {tuple(probs.shape)}"
+    )
+
+
 def _exact_share(probs, targets, threshold):
     """Return the share of images for which exactly the right classes fire."""
     return ((probs > threshold) == (targets > 0.5)).all(1).float().mean().item()
@@ -151,7 +203,10 @@ def verdict_scores(
     Single digits get 'top-1', 'exact' (match) and 'false none'; the other test sets an exact
     match under their own name.
     """
-    probs = {name: predict(images.numpy()) for name, (images, _) in tests.items()}
+    check_function(predict, "predict", "one from images to probs")
+    tests = _check_tests(tests)
+    probs = {name: _predict(predict, name, *test) for name, test in tests.items()}
+    threshold = check_threshold(threshold, probs["one digit"].shape[1])
     exact = {}
     for name, (_, targets) in tests.items():
         exact[name] = _exact_share(probs[name], targets, threshold)
@@ -172,6 +227,8 @@ def verdict_baselines(
 ) -> dict[str, Callable[[np.ndarray], Tensor]]:  # from n images to probs (n, C)
     """Return what to compare `verdict_scores` with: two predictors that have learned nothing."""
     n_per_class = check_labels(labels).bincount()
+    if len(n_per_class) == 0:
+        raise ValueError("expected labels of at least one image, got none")
     n_classes = len(n_per_class)
     most_frequent = one_hot(n_per_class.argmax()[None], n_classes)
 

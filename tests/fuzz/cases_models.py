@@ -598,5 +598,3 @@ def _(path, bs, valid_pct, n_train, seed, device):
             return UNSURE
         n = min(n, n_train)
     return [n, n_valid, 4]
-
-

@@ -64,7 +64,9 @@ def meaning_of(tensor):
     if tensor.is_complex():
         return NONSENSE
     if tensor.dtype == torch.bool:
-        return UNSURE if tensor.ndim == 0 else tensor.numpy()  # a flag, or an array of one
+        return UNSURE if tensor.ndim == 0 else tensor.numpy()  # a flag, or a tensor
+    if tensor.ndim == 0:
+        return UNSURE  # a number, or a tensor
     if tensor.is_floating_point():
         return tensor.double().numpy()
     return np.array(tensor.tolist(), dtype="uint8" if tensor.dtype == torch.uint8 else "int64")
@@ -156,6 +158,14 @@ SPECIAL = ("meta", "sparse", "nested", "quantized", "complex")
 PINS = (float("nan"), float("inf"), -float("inf"), -1.0, 2.0, 0.5, 1.0, 0.0, 1e-45, 3e38, -100.0)
 
 
+def meaning_of_list(given, meaning):
+    """Return what a list means: it has no dtype, unless it is one of tensors."""
+    if not given:
+        return np.zeros(0)
+    is_of_numbers = not isinstance(given[0], Tensor)
+    return meaning.astype("int64") if is_of_numbers and meaning.dtype == np.uint8 else meaning
+
+
 @st.composite
 def numbers(draw, shape, base, dtypes=(torch.float32,), forms=("tensor",), odd=True):
     """Draw a value of a shape; `base` makes float64 numbers from a numpy generator and a shape.
@@ -173,8 +183,8 @@ def numbers(draw, shape, base, dtypes=(torch.float32,), forms=("tensor",), odd=T
     if twist == "dtype":
         dtype = draw(st.sampled_from(DTYPES))
     if not dtype.is_floating_point and not dtype.is_complex:
-        least = 0 if dtype in (torch.bool, torch.uint8, *UNSIGNED) else -(2**31)
-        array = np.nan_to_num(array, nan=0, posinf=7, neginf=-7).clip(least, 2**31)
+        least = 0 if dtype in (torch.bool, torch.uint8, *UNSIGNED) else -(2**20)
+        array = np.nan_to_num(array, nan=0, posinf=7, neginf=-7).clip(least, 2**20)
     with np.errstate(all="ignore"):
         tensor = torch.tensor(array).to(dtype)
     if twist == "layout":
@@ -183,8 +193,8 @@ def numbers(draw, shape, base, dtypes=(torch.float32,), forms=("tensor",), odd=T
         form = "tensor"
     given = FORMS[form](tensor)
     meaning = meaning_of(tensor)
-    if isinstance(given, (list, tuple)) and not given:
-        meaning = np.zeros(0)  # an empty list has no dtype
+    if isinstance(meaning, np.ndarray) and isinstance(given, (list, tuple)):
+        meaning = meaning_of_list(given, meaning)
     return Value(given, meaning)
 
 
@@ -282,11 +292,21 @@ def scalar_value(o):
     """Return a number as a value; fractions of Python's own classes may be read or not."""
     if isinstance(o, (fractions.Fraction, decimal.Decimal)):
         return Value(o, UNSURE)
+    if isinstance(o, int) and o > 2**62:
+        return Value(o, np.asarray(1e30))  # too large for an integer of any library
     return Value(o, np.asarray(o))
 
 
 scalars = st.sampled_from(SCALARS).map(scalar_value)
-no_numbers = st.sampled_from(NO_NUMBERS).map(lambda make: Value(make(), NONSENSE))
+
+
+def no_number(make):
+    """Return a new object that is no number; a text means itself."""
+    o = make()
+    return Value(o, o if isinstance(o, str) else NONSENSE)
+
+
+no_numbers = st.sampled_from(NO_NUMBERS).map(no_number)
 anything = st.one_of(no_numbers, no_numbers, scalars, any_numbers)
 
 
