@@ -15,14 +15,24 @@ __all__ = [
 ]
 
 # %% ../nbs/06_compose.ipynb #e512d21f
+import math
+from inspect import signature
+
 import numpy as np
 import torch
-from fastai.basics import DataLoaders, ItemTransform, Learner, Pipeline, no_random
+from fastai.basics import DataLoaders, Learner, Pipeline, TfmdDL, no_random
 from fastai.losses import BCEWithLogitsLossFlat
-from torch import Tensor, nn
+from torch import nn
 
+from multilabel_mnist.checks import check_count, check_function, check_seed, describe
+from multilabel_mnist.compose_images import (
+    ComposeImages,
+    ComposeTransform,
+    replace_shares,
+)
 from multilabel_mnist.convert import to_multilabel
-from multilabel_mnist.draw import RandomSource, draw_kind, nudge
+from multilabel_mnist.draw import draw_kind, nudge
+from multilabel_mnist.final_linear import final_linear
 from multilabel_mnist.labels import exact_match
 from multilabel_mnist.training import conv_block
 from multilabel_mnist.verdicts import (
@@ -42,35 +52,6 @@ _all_ = [
 ]
 
 
-# %% ../nbs/06_compose.ipynb #22750f1a
-def _check_batch(images, targets):
-    """Raise a ValueError for images and targets that `ComposeDigits` cannot use."""
-    low = high = images.new_zeros(())
-    if images.numel():
-        low, high = images.aminmax()
-    in_range = 0 <= low and high <= 1
-    if images.ndim != 4 or not images.is_floating_point() or not in_range:
-        raise ValueError(
-            "expected images of floats from 0 to 1, shape (n, c, H, W), "
-            f"got {images.dtype} {tuple(images.shape)} from {low:.3g} to {high:.3g}; "
-            "put ComposeDigits after IntToFloatTensor and before Normalize"
-        )
-    if targets.ndim != 2 or len(targets) != len(images):
-        raise ValueError(
-            f"expected targets of shape ({len(images)}, C), "
-            f"got {tuple(targets.shape)}; make them with to_multilabel(dls)"
-        )
-
-
-# %% ../nbs/06_compose.ipynb #a1720fe2
-def _check_shares(shares, of_all):
-    """Raise a ValueError unless the shares make at most one batch."""
-    if min(shares.values()) < 0 or sum(shares.values()) > 1 + 1e-9:
-        raise ValueError(f"expected shares from 0 up whose sum is at most 1, got {shares}")
-    if min(of_all.values()) < 0 or max(of_all.values()) > 1:
-        raise ValueError(f"expected shares of all images from 0 to 1, got {of_all}")
-
-
 # %% ../nbs/06_compose.ipynb #90b7c3de
 def _nudge_some(images, share, source):
     """Nudge a share of the images."""
@@ -85,17 +66,11 @@ def _nudge_some(images, share, source):
 # %% ../nbs/06_compose.ipynb #721e043f
 def _compose(images, targets, shares, source):
     """Replace shares of the batch by images of other kinds, and their targets."""
-    n = len(images)
-    composed, composed_targets = images.clone(), targets.clone()
-    # 1e-6: a share of exactly half an image is rounded the same way on all machines.
-    ends = (np.cumsum(list(shares.values())) * n + 1e-6).round().astype(int)
-    groups = source.randperm(n).tensor_split(ends.tolist())
-    # There is one group more than there are kinds. It stays as it is.
-    for kind, chosen in zip(shares, groups, strict=False):
-        if len(chosen):
-            made = draw_kind(kind, images, targets, chosen, source)
-            composed[chosen], composed_targets[chosen] = made
-    return composed, composed_targets
+
+    def make(kind, chosen):
+        return draw_kind(kind, images, targets, chosen, source)
+
+    return replace_shares(images, targets, shares, make, source)
 
 
 # %% ../nbs/06_compose.ipynb #03bde9d4
@@ -108,16 +83,15 @@ def _fade_some(images, share, source):
 
 
 # %% ../nbs/06_compose.ipynb #450a9b6e
-class ComposeDigits(ItemTransform):
+class ComposeDigits(ComposeTransform):
     """Turn shares of each training batch into images of two digits, or of no digit.
 
     A batch transform for targets, shape (n, C), and images of floats from 0 to 1, shape
     (n, c, H, W). The target of two digits is the union of both. That of no digit is all
-    0s.
+    0s. Dark digits on light pages are inverted before, and inverted back afterwards.
     """
 
-    split_idx = 0  # in training only
-    order = 50  # after IntToFloatTensor (10), before Normalize (99)
+    backgrounds = ("dark", "light")
 
     def __init__(
         self,
@@ -130,8 +104,9 @@ class ComposeDigits(ItemTransform):
         nudged: float = 0.2,  # of all digits, before the above: changed a little
         faint: float = 0.5,  # of all images, after the above: 50 to 100 % of the ink
         seed: int | None = None,  # of a generator of its own; None: torch's
+        background: str | None = None,  # 'dark' or 'light'; None: read from a batch
     ):
-        self.shares = {
+        shares = {
             "overlaid": overlaid,
             "beside": beside,
             "strokes": strokes,
@@ -139,37 +114,19 @@ class ComposeDigits(ItemTransform):
             "pieces": pieces,
             "alone": alone,
         }
-        self.of_all = {"nudged": nudged, "faint": faint}
-        _check_shares(self.shares, self.of_all)
-        self.seed = seed
-        self._generators = {}
-        super().__init__()
+        super().__init__(shares, {"nudged": nudged, "faint": faint}, background, seed)
 
-    def __getstate__(self):
-        return vars(self) | {"_generators": {}}  # a copy begins at the seed again
-
-    def __repr__(self):
-        shares = self.shares | self.of_all
-        described = (f"{name}={share:g}" for name, share in shares.items())
-        return f"ComposeDigits({', '.join(described)})"
-
-    def _random_source(self, device):
-        if self.seed is None:
-            return RandomSource(device)
-        if device not in self._generators:
-            self._generators[device] = torch.Generator(device).manual_seed(self.seed)
-        return RandomSource(device, self._generators[device])
-
-    def encodes(self, batch):
-        images, targets = (o.as_subclass(Tensor) for o in batch)
-        _check_batch(images, targets)
-        source = self._random_source(images.device)
+    def compose(self, images, targets, source):
+        """Return composed images and targets."""
+        if self.has_light_pages:
+            images = 1 - images
         images = _nudge_some(images, self.of_all["nudged"], source)
         images, targets = _compose(images, targets, self.shares, source)
         # Images of all kinds, so that faint ink does not tell one from another.
         images = _fade_some(images, self.of_all["faint"], source)
-        image_type, target_type = (type(o) for o in batch)
-        return images.as_subclass(image_type), targets.as_subclass(target_type)
+        if self.has_light_pages:
+            images = 1 - images
+        return images, targets
 
 
 # %% ../nbs/06_compose.ipynb #0d435414
@@ -184,18 +141,34 @@ class _ResidualBlock(nn.Module):
         return x + self.conv(x)
 
 
+def _halving_block(n_in, n_out):
+    """Return a block that halves height and width, and a residual block."""
+    halving = conv_block(n_in, n_out, stride=2, padding=1)
+    return [halving, _ResidualBlock(n_out)]
+
+
 def verdict_cnn(
     n_out: int = 10,  # outputs, one logit each
-) -> nn.Sequential:  # images (N, 1, 28, 28) in, logits (N, n_out) out
-    """Return a wider, deeper network than `digit_cnn`, for images of several digits."""
+    n_channels: int = 1,  # 3 for color
+    size: tuple[int, int] = (28, 28),  # height and width
+) -> nn.Sequential:  # images (N, n_channels, *size) in, logits (N, n_out) out
+    """Return a wider, deeper network than `digit_cnn`, for images of several digits.
+
+    Images of more than 32 pixels get more blocks, each of which halves them.
+    """
+    n_out = check_count(n_out, "n_out")
+    n_channels = check_count(n_channels, "n_channels")
+    height, width = (check_count(side, "height and width") for side in size)
+    layers = [conv_block(n_channels, 24, kernel_size=5, stride=2, padding=2)]
+    layers += _halving_block(24, 48) + _halving_block(48, 96)
+    height, width = math.ceil(height / 8), math.ceil(width / 8)  # three times halved
+    while max(height, width) > 4:
+        layers += _halving_block(96, 96)
+        height, width = (height + 1) // 2, (width + 1) // 2
     net = nn.Sequential(
-        conv_block(1, 24, kernel_size=5, stride=2, padding=2),
-        conv_block(24, 48, stride=2, padding=1),
-        _ResidualBlock(48),
-        conv_block(48, 96, stride=2, padding=1),
-        _ResidualBlock(96),
+        *layers,
         nn.Flatten(),
-        nn.Linear(96 * 4 * 4, 256, bias=False),
+        nn.Linear(96 * height * width, 256, bias=False),
         nn.BatchNorm1d(256),
         nn.ReLU(),
         nn.Linear(256, n_out),
@@ -204,43 +177,122 @@ def verdict_cnn(
 
 
 # %% ../nbs/06_compose.ipynb #2d54aa72
-def _recipe_dls(dls):
-    """Return DataLoaders with targets, the recipe's batch size and `ComposeDigits`."""
+def _multilabel_dls(dls):
+    """Return DataLoaders with targets and the recipe's batch size."""
+    if not isinstance(dls, DataLoaders) or not isinstance(dls.train, TfmdDL):
+        raise TypeError(
+            f"expected fastai's DataLoaders, got {describe(dls)}; in a loop of your "
+            "own, call ComposeImages().encodes((images, targets)) on training batches"
+        )
     n = len(dls.train.dataset)
-    has_targets = dls.train.dataset[0][1].ndim == 1
+    if len(dls.loaders) < 2 or n < 2 or len(dls.valid.dataset) == 0:
+        raise ValueError(
+            "expected at least two training images and a validation set, got "
+            f"{[len(dl.dataset) for dl in dls.loaders]} images in the loaders"
+        )
+    has_targets = getattr(dls.train.dataset[0][1], "ndim", 0) == 1
     multilabel = dls if has_targets else to_multilabel(dls)
     bs = 256 if n > 10_000 else min(64, n)
-    train, *others = (dl.new(bs=bs) for dl in multilabel.loaders)
-    shape = tuple(others[0].one_batch()[0].shape[1:])
-    if shape != (1, 28, 28):
+    loaders = [dl.new(bs=bs) for dl in multilabel.loaders]
+    return type(dls)(*loaders, path=dls.path, device=dls.device)
+
+
+def _shapes(dls):
+    """Return the shape of an image, (c, H, W), and the number of classes."""
+    images, targets = dls.valid.one_batch()
+    if images.ndim != 4 or not images.is_floating_point():
         raise ValueError(
-            f"expected images of shape (1, 28, 28), gray and of MNIST's size, got {shape}"
+            f"expected batches of images, floats of shape (n, c, H, W), got {describe(images)}"
         )
-    kept = [f for f in train.after_batch.fs if not isinstance(f, ComposeDigits)]
-    train.after_batch = Pipeline([*kept, ComposeDigits()])
-    return type(dls)(train, *others, path=dls.path, device=dls.device)
+    return tuple(images.shape[1:]), targets.shape[1]
+
+
+def _check_arguments(arch, negatives, compose):
+    """Raise an error for what `train_verdicts` cannot train, or cannot train with."""
+    if isinstance(arch, nn.Module):
+        raise TypeError(
+            "expected arch to be a function of the number of outputs, "
+            f"got {describe(arch)}; pass lambda n_out: model"
+        )
+    if arch is not None:
+        check_function(arch, "arch", "resnet18")
+    if compose is not None and not isinstance(compose, ComposeTransform):
+        raise TypeError(
+            f"expected compose to be a ComposeDigits or a ComposeImages, got {describe(compose)}"
+        )
+    if compose is not None and negatives is not None:
+        raise ValueError(
+            "expected compose or negatives, got both; pass compose=ComposeImages(negatives=...)"
+        )
+
+
+def _default_compose(shape, negatives):
+    """Return `ComposeDigits` for images as MNIST has them, and else `ComposeImages`."""
+    if shape == (1, 28, 28) and negatives is None:
+        return ComposeDigits()
+    return ComposeImages(negatives=negatives)
+
+
+def _add_compose(dls, compose):
+    """Let a transform compose the training batches, in place of one that does now."""
+    kept = [f for f in dls.train.after_batch.fs if not isinstance(f, ComposeTransform)]
+    dls.train.after_batch = Pipeline([*kept, compose])
+
+
+def _network(arch, n_out, shape):
+    """Return an untrained network for images of a shape (c, H, W)."""
+    n_channels, *size = shape
+    if arch is None:
+        return verdict_cnn(n_out, n_channels, tuple(size))
+    if {"weights", "pretrained"} & set(signature(arch).parameters):
+        from fastai.vision.learner import create_vision_model
+
+        return create_vision_model(arch, n_out, pretrained=False, n_in=n_channels)
+    net = arch(n_out)
+    logits = net.eval()(torch.zeros(2, *shape))
+    if logits.shape != (2, n_out):
+        raise ValueError(
+            f"expected arch({n_out}) to return a network that makes logits of shape "
+            f"(2, {n_out}) of two images, got {describe(logits)}"
+        )
+    return net
 
 
 # %% ../nbs/06_compose.ipynb #db665e56
 def train_verdicts(
-    dls: DataLoaders,  # gray 28x28 images of one digit, light on dark
+    dls: DataLoaders,  # images of one class each, of several or of none
     seed: int = 42,
     epochs: int | None = None,  # None: 16 of 60,000 images; more of fewer, at most 48
+    arch=None,  # a function of n_out, or a model function such as resnet18
+    negatives=None,  # images of no class, as `ComposeImages` takes them
+    compose: ComposeTransform | None = None,  # None: as below
 ) -> Learner:  # trained; its DataLoaders are new, and multi-label
-    """Train a network to say none, one or several: `verdict_cnn` and `ComposeDigits`.
+    """Train a network to say none, one or several, on images that are composed.
 
-    Takes labels or targets. Leaves `dls` and the random state as they were.
-    ValueError for images of another shape.
+    Without `arch`, `compose` and `negatives`, gray images of 28x28 get `ComposeDigits`,
+    which is made for digits; all others get `ComposeImages`. Takes labels or targets.
+    Leaves `dls` and the random state as they were. Pretrained weights are not loaded.
+    ValueError or TypeError for DataLoaders and networks that do not fit.
     """
-    if epochs is None:
-        epochs = min(48, max(16, 960_000 // len(dls.train.dataset)))
+    seed = check_seed(seed)
+    _check_arguments(arch, negatives, compose)
+    if epochs is not None:
+        epochs = check_count(epochs, "epochs")
     with no_random(seed):
-        new_dls = _recipe_dls(dls)
-        net = verdict_cnn(len(dls.vocab))
+        new_dls = _multilabel_dls(dls)
+        shape, n_out = _shapes(new_dls)
+        if compose is None:
+            compose = _default_compose(shape, negatives)
+        _add_compose(new_dls, compose)
+        net = _network(arch, n_out, shape)
+        last_layer = final_linear(net)[1]
         loss_func = BCEWithLogitsLossFlat()
         learn = Learner(new_dls, net, loss_func=loss_func, metrics=exact_match)
+        if epochs is None:
+            epochs = min(48, max(16, 960_000 // len(dls.train.dataset)))
         learn.fit_one_cycle(epochs, 4e-3, wd=0.02)
-    with torch.no_grad():
-        # In use, fewer images hold no digit than in training.
-        learn.model[-1].bias += np.log(2.2)
+    if last_layer.bias is not None:
+        with torch.no_grad():
+            # In use, fewer images hold no digit than in training.
+            last_layer.bias += np.log(2.2)
     return learn

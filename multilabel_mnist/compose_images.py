@@ -31,8 +31,8 @@ from fastai.data.transforms import get_image_files
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from .checks import check_tensor, describe
-from .draw import RandomSource, affine, hard_negatives, noise, nudge, strokes
+from multilabel_mnist.checks import check_choice, check_number, check_seed, check_tensor, describe
+from multilabel_mnist.draw import RandomSource, affine, hard_negatives, noise, nudge, strokes
 
 
 # %% ../nbs/reference/compose_images.ipynb #378cd43c
@@ -404,29 +404,9 @@ class Negatives:
 
 
 # %% ../nbs/reference/compose_images.ipynb #6bc76a02
-_KINDS_OF_BACKGROUND = ("dark", "light", "uniform", "photo")
-
-
-def _is_share(share):
-    """Say whether a share is a number from 0 to 1."""
-    return isinstance(share, (int, float, np.number)) and 0 <= share <= 1
-
-
-def _check_settings(shares, of_all, background, seed):
-    """Raise a ValueError unless the shares make at most one batch and the rest can be used."""
-    wrong = {name: share for name, share in (shares | of_all).items() if not _is_share(share)}
-    if wrong:
-        raise ValueError(f"expected shares to be numbers from 0 to 1, got {wrong}")
-    if sum(shares.values()) > 1 + 1e-9:
-        raise ValueError(f"expected shares whose sum is at most 1, got {shares}")
-    if background is not None and background not in _KINDS_OF_BACKGROUND:
-        raise ValueError(
-            f"expected background to be one of {_KINDS_OF_BACKGROUND}, or None to read it from "
-            f"the first batch, got {describe(background)}"
-        )
-    is_whole = isinstance(seed, (int, np.integer)) and not isinstance(seed, bool)
-    if seed is not None and not is_whole:
-        raise ValueError(f"expected seed to be a whole number or None, got {describe(seed)}")
+def _check_shares(shares):
+    """Return shares as floats; ValueError unless each is from 0 to 1."""
+    return {name: check_number(share, name, 0, 1) for name, share in shares.items()}
 
 
 def _check_batch(batch, name):
@@ -484,20 +464,24 @@ class ComposeTransform(ItemTransform):
 
     split_idx = 0  # in training only
     order = 50  # after IntToFloatTensor (10), before Normalize (99)
+    backgrounds = ("dark", "light", "uniform", "photo")  # those that a subclass can compose on
 
     def __init__(
         self,
         shares: dict[str, float],  # of the batch, by kind of image; together at most 1
         of_all: dict[str, float],  # shares that are independent of each other
-        background: str | None = None,  # 'dark', 'light', 'uniform' or 'photo'; None: read it
+        background: str | None = None,  # one of `backgrounds`; None: read it
         seed: int | None = None,  # of a generator of its own; None: torch's
     ):
-        _check_settings(shares, of_all, background, seed)
-        self.shares = shares
-        self.of_all = of_all
+        self.shares = _check_shares(shares)
+        self.of_all = _check_shares(of_all)
+        if sum(self.shares.values()) > 1 + 1e-9:
+            raise ValueError(f"expected shares whose sum is at most 1, got {self.shares}")
+        if background is not None:
+            check_choice(background, self.backgrounds, "background")
         self.given_background = background
         self.found = None  # a Background, after the first batch
-        self.seed = seed
+        self.seed = None if seed is None else check_seed(seed)
         self._generators = {}
         super().__init__()
 
@@ -507,6 +491,13 @@ class ComposeTransform(ItemTransform):
         if self.given_background is None and self.found is not None:
             return self.found.kind
         return self.given_background
+
+    @property
+    def has_light_pages(self):
+        """Say whether images are dark on light, by what was given or by the first batch."""
+        if self.given_background is None and self.found is not None:
+            return self.found.brightness > _LIGHT
+        return self.given_background == "light"
 
     def __getstate__(self):
         # A copy begins at the seed again, and reads its own first batch.
@@ -526,12 +517,22 @@ class ComposeTransform(ItemTransform):
             self._generators[device] = torch.Generator(device).manual_seed(self.seed)
         return RandomSource(device, self._generators[device])
 
+    def _read(self, images):
+        """Read the background, and warn if images on it will not be composed well."""
+        self.found = read_background(images)
+        if self.found.kind == "uniform" and "uniform" not in self.backgrounds:
+            warn(
+                f"expected pages that are all dark or all light, got {self.found}; "
+                "ComposeImages composes images on such pages",
+                stacklevel=3,
+            )
+
     def encodes(self, batch):
         images, targets = _check_batch(batch, type(self).__name__)
         if len(images) == 0:
             return batch
         if self.background is None:
-            self.found = read_background(images)
+            self._read(images)
         source = self.random_source(images.device)
         composed = self.compose(images, targets, source)
         return tuple(o.as_subclass(type(old)) for o, old in zip(composed, batch, strict=True))

@@ -1,18 +1,30 @@
-"""ComposeDigits and train_verdicts at their edges: other sizes, seeds, wrong input, export."""
+"""ComposeDigits and train_verdicts: other sizes, colors and pages, seeds, wrong input, export."""
 
+import io
+import math
 import warnings
+from contextlib import redirect_stdout
 from copy import deepcopy
 
+import pandas as pd
 import pytest
 import torch
 from fastai.basics import ItemTransform, load_learner
+from fastai.vision.data import ImageDataLoaders
 from fastcore.test import expect_fail
+from PIL import Image
+from torch import nn
 from torch.testing import assert_close
+from torch.utils.data import DataLoader
+from torchvision.models import resnet18
 
 from multilabel_mnist.compose import ComposeDigits, train_verdicts, verdict_cnn
+from multilabel_mnist.compose_images import ComposeImages, ComposeTransform
 from multilabel_mnist.data import DigitDataLoaders, digits_path
+from multilabel_mnist.final_linear import final_linear
 from multilabel_mnist.inference import sigmoid_preds
 from multilabel_mnist.labels import one_hot
+from multilabel_mnist.training import digit_cnn
 
 IMAGES = torch.rand(64, 1, 28, 28, generator=torch.Generator().manual_seed(0))
 TARGETS = one_hot(torch.arange(64) % 10, 10)
@@ -111,19 +123,195 @@ def test_train_verdicts_leaves_all_as_it_was_and_can_be_exported(dls, tmp_path):
     assert_close(sigmoid_preds(again, images).probs, before, atol=1e-5, rtol=1e-4)
 
 
-class LeftHalf(ItemTransform):
-    """Cut off the right half of each image."""
+def light(images):
+    return 1 - images
 
-    order = 50
+
+DIGITS = torch.zeros(64, 1, 28, 28)
+DIGITS[..., 4:24, 4:24] = torch.rand(64, 1, 20, 20, generator=torch.Generator().manual_seed(1))
+
+
+def test_dark_digits_on_light_pages_are_composed_as_light_ones_on_dark_pages():
+    """Exactly so: in the end they are what the inverted digits become, inverted."""
+    on_dark, targets = ComposeDigits(seed=5).encodes((DIGITS, TARGETS))
+    on_light, light_targets = ComposeDigits(seed=5).encodes((light(DIGITS), TARGETS))
+    assert_close(light(on_light), on_dark, atol=1e-5, rtol=0)
+    assert_close(light_targets, targets)
+    given = ComposeDigits(seed=5, background="light").encodes((light(DIGITS), TARGETS))
+    assert_close(given, (on_light, light_targets))
+
+
+def test_blank_pages_among_the_noise_are_white_where_pages_are_white():
+    images, targets = ComposeDigits(**NOTHING | {"noise": 1.0}, seed=0).encodes(
+        (light(DIGITS).repeat(8, 1, 1, 1), TARGETS.repeat(8, 1))
+    )
+    assert targets.sum() == 0
+    is_white = (images == 1).flatten(1).all(1).float().mean()
+    is_black = (images == 0).flatten(1).all(1).float().mean()
+    assert is_white > 0.05 > is_black
+
+
+def test_the_background_of_the_first_batch_holds_for_all():
+    found, given = ComposeDigits(seed=5), ComposeDigits(seed=5, background="light")
+    for images in (light(DIGITS), DIGITS):
+        batch = images, TARGETS
+        assert_close(found.encodes(batch), given.encodes(batch))
+    assert found.background == "light" and "background='light'" in repr(found)
+
+
+def test_pages_that_are_neither_dark_nor_light_are_warned_of():
+    pages = torch.where(torch.arange(64) % 2 == 0, 0.0, 1.0).view(64, 1, 1, 1)
+    mixed = (pages - DIGITS).abs()
+    with pytest.warns(UserWarning, match="expected pages that are all dark or all light"):
+        ComposeDigits().encodes((mixed, TARGETS))
+    with expect_fail(ValueError, "expected background to be 'dark' or 'light'"):
+        ComposeDigits(background="photo")
+
+
+# What ComposeDigits(seed=7) makes of DIGITS. Other numbers mean other batches, so that a seed no
+# longer fixes what it did, and the recipe has to be measured again.
+PINNED = {
+    "ink": [165.083, 195.991, 33.163, 12.341, 199.221, 196.359, 115.75, 191.118],
+    "labels": "2100111111122211111112211101210221011112122111121011122201200022",
+}
+
+
+def test_the_random_stream_is_what_the_recipe_was_measured_with():
+    images, targets = ComposeDigits(seed=7).encodes((DIGITS, TARGETS))
+    ink = images.sum((1, 2, 3))
+    assert_close(ink[:8], torch.tensor(PINNED["ink"]), atol=0.01, rtol=0)
+    assert "".join(str(n) for n in targets.sum(1).int().tolist()) == PINNED["labels"]
+
+
+class Left(ItemTransform):
+    """Keep the left part of each image, so many pixels wide."""
+
+    order = 5
+
+    def __init__(self, width):
+        self.width = width
+        super().__init__()
 
     def encodes(self, batch):
         images, targets = batch
-        return images[..., :14], targets
+        return images[..., : self.width], targets
 
 
-def test_train_verdicts_takes_images_of_28_by_28_only(dls):
-    small = deepcopy(dls)
-    for dl in small.loaders:
-        dl.after_batch.add(LeftHalf())
-    with expect_fail(ValueError, "of MNIST's size"):
-        train_verdicts(small, epochs=1)
+def with_step(dls, step):
+    """Return a copy of DataLoaders with one more batch transform."""
+    new = deepcopy(dls)
+    for dl in new.loaders:
+        dl.after_batch.add(step)
+    return new
+
+
+def composes_with(learn):
+    """Return the transform that composes the training batches."""
+    (compose,) = [f for f in learn.dls.train.after_batch.fs if isinstance(f, ComposeTransform)]
+    return compose
+
+
+def short(*args, **kwargs):
+    """Train for one epoch, without a word."""
+    with redirect_stdout(io.StringIO()):
+        return train_verdicts(*args, epochs=1, **kwargs)
+
+
+def test_digits_get_compose_digits_and_all_else_gets_compose_images(dls):
+    assert type(composes_with(short(dls))) is ComposeDigits
+    narrow = short(with_step(dls, Left(20)))
+    assert type(composes_with(narrow)) is ComposeImages
+    assert narrow.model(torch.zeros(2, 1, 28, 20)).shape == (2, 10)
+    negatives = torch.rand(3, 40, 40)
+    with_negatives = composes_with(short(dls, negatives=negatives))
+    assert type(with_negatives) is ComposeImages and with_negatives.shares["given"] > 0
+    given = ComposeImages(noise=0.3)
+    assert composes_with(short(dls, compose=given)) is given
+
+
+@pytest.fixture(scope="module")
+def color_dls(tmp_path_factory):
+    """Color images of 40 x 32 with labels of three names, several or none per image."""
+    folder = tmp_path_factory.mktemp("color")
+    colors = {"red ink": (220, 30, 30), "grün": (30, 200, 30), "<b>": (40, 40, 230)}
+    rows = []
+    for i in range(24):
+        page = Image.new("RGB", (32, 40), "white")
+        shown = [name for j, name in enumerate(colors) if (i + 1) >> j & 1]
+        for j, name in enumerate(shown):
+            page.paste(colors[name], (6, 6 + 9 * j, 20, 13 + 9 * j))
+        page.save(folder / f"{i}.png")
+        rows.append({"file": f"{i}.png", "labels": ";".join(shown), "valid": i >= 16})
+    frame = pd.DataFrame(rows)
+    return ImageDataLoaders.from_df(
+        frame, folder, label_delim=";", valid_col="valid", bs=8, num_workers=0
+    )
+
+
+def test_train_verdicts_takes_color_images_of_any_size_with_several_labels_or_none(color_dls):
+    learn = short(color_dls)
+    compose = composes_with(learn)
+    assert type(compose) is ComposeImages and compose.background == "light"
+    assert learn.model(torch.zeros(2, 3, 40, 32)).shape == (2, 3)
+    preds = sigmoid_preds(learn, color_dls.valid_ds.items.file.map(color_dls.path.joinpath))
+    assert preds.probs.shape == (8, 3)
+    assert set(preds.vocab) == {"red ink", "grün", "<b>"}
+
+
+def bare(n_out):
+    """Return a network whose last layer has no bias."""
+    return nn.Sequential(nn.Flatten(), nn.Linear(28 * 28, n_out, bias=False))
+
+
+@pytest.mark.parametrize("arch", [resnet18, digit_cnn, bare])
+def test_train_verdicts_takes_other_networks(dls, arch):
+    learn = short(dls, arch=arch)
+    assert learn.model.eval()(torch.zeros(2, 1, 28, 28)).shape == (2, 10)
+    assert final_linear(learn.model)[1].out_features == 10
+
+
+def test_the_last_bias_is_raised_whatever_the_network(dls):
+    class Fixed(nn.Module):
+        """Return the last bias alone, which no image changes."""
+
+        def __init__(self, n_out):
+            super().__init__()
+            self.last = nn.Linear(1, n_out)
+            nn.init.constant_(self.last.bias, 0.25)
+            self.last.requires_grad_(False)
+            self.unused = nn.Parameter(torch.zeros(1))
+
+        def forward(self, images):
+            return self.last(images.mean((1, 2, 3))[:, None] * 0 + self.unused * 0)
+
+    last = short(dls, arch=Fixed).model.last
+    assert_close(last.bias.detach(), torch.full((10,), 0.25 + math.log(2.2)))
+
+
+@pytest.mark.parametrize("size", [(28, 28), (64, 64), (128, 128), (40, 32), (96, 20), (8, 8)])
+@pytest.mark.parametrize("n_channels", [1, 3])
+def test_verdict_cnn_fits_any_size_and_color(size, n_channels):
+    net = verdict_cnn(4, n_channels, size).eval()
+    assert net(torch.zeros(2, n_channels, *size)).shape == (2, 4)
+    assert sum(p.numel() for p in net.parameters()) < 2e6
+
+
+def test_what_cannot_be_trained_raises(dls):
+    with expect_fail(TypeError, "pass lambda n_out: model"):
+        train_verdicts(dls, arch=verdict_cnn())
+    with expect_fail(TypeError, "expected arch to be a function"):
+        train_verdicts(dls, arch="resnet18")
+    with expect_fail(ValueError, "makes logits of shape (2, 10)"):
+        train_verdicts(dls, arch=lambda n_out: digit_cnn(3))
+    with expect_fail(TypeError, "expected compose to be a ComposeDigits or a ComposeImages"):
+        train_verdicts(dls, compose=ComposeImages)
+    with expect_fail(ValueError, "got both"):
+        train_verdicts(dls, compose=ComposeImages(), negatives=IMAGES)
+    with expect_fail(TypeError, "in a loop of your own"):
+        train_verdicts(DataLoader([(IMAGES[0], TARGETS[0])]))
+    with expect_fail(ValueError, "expected epochs to be a whole number"):
+        train_verdicts(dls, epochs=1.5)
+    with expect_fail(ValueError, "expected seed to be a whole number"):
+        train_verdicts(dls, seed="x")
+    with expect_fail(ValueError, "expected n_out to be a whole number"):
+        verdict_cnn(0)

@@ -485,14 +485,14 @@ def test_negatives_that_cannot_be_used_raise(tmp_path):
     "settings, message",
     [
         ({"overlapping": 0.9}, "whose sum is at most 1"),
-        ({"noise": float("nan")}, "numbers from 0 to 1"),
-        ({"noise": -0.1}, "numbers from 0 to 1"),
-        ({"noise": "0.1"}, "numbers from 0 to 1"),
-        ({"nudged": 1.5}, "numbers from 0 to 1"),
-        ({"background": "grey"}, "to read it from the first batch"),
-        ({"background": ["dark"]}, "to read it from the first batch"),
-        ({"seed": "x"}, "a whole number or None"),
-        ({"seed": True}, "a whole number or None"),
+        ({"noise": float("nan")}, "to be a number from 0 to 1"),
+        ({"noise": -0.1}, "to be a number from 0 to 1"),
+        ({"noise": "0.1"}, "to be a number from 0 to 1"),
+        ({"nudged": 1.5}, "to be a number from 0 to 1"),
+        ({"background": "grey"}, "expected background to be 'dark', 'light'"),
+        ({"background": ["dark"]}, "expected background to be 'dark', 'light'"),
+        ({"seed": "x"}, "expected seed to be a whole number"),
+        ({"seed": True}, "expected seed to be a whole number"),
     ],
 )
 def test_wrong_settings_raise(settings, message):
