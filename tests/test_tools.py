@@ -3,6 +3,7 @@
 import base64
 import io
 import os
+import re
 
 import nbformat
 import numpy as np
@@ -338,3 +339,10 @@ def test_make_lab_is_given_a_folder_relative_to_where_make_runs(said):
         assert said("lab", f"SOURCE={name}")[-1] == f"source={folder}"
     finally:
         folder.rmdir()
+
+
+def test_the_workflow_uses_pinned_actions_and_may_only_read():
+    text = (ROOT / ".github/workflows/test.yml").read_text(encoding="utf-8")
+    used = re.findall(r"uses: \S+@(\S+)", text)
+    assert used and all(re.fullmatch(r"[0-9a-f]{40}", version) for version in used)
+    assert "\npermissions:\n  contents: read\n" in text
