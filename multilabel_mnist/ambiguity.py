@@ -127,7 +127,7 @@ def confused_pairs(
         p = preds.probs[rows].double()
         together.addmm_(p.T, p)
         if preds.targs is not None:
-            p_true = p * preds.targs[rows]
+            p_true = p * preds.targs[rows].nan_to_num(0)  # NaN: not known to be true
             together.addmm_(p_true.T, p_true, alpha=-1)
     together.fill_diagonal_(0).clamp_(min=0)
     names = pd.Index(preds.vocab, tupleize_cols=False)
@@ -141,14 +141,16 @@ def label_suspicion(
 ) -> Tensor:  # bits, shape (N,): 0 where the target was certain
     """Return how surprising the given labels are: their binary cross-entropies.
 
-    ValueError for labels that do not fit.
+    A target of NaN is not known, and adds nothing. ValueError for labels that do not
+    fit.
     """
     probs = check_probs(probs)
     targets = targets_like(probs, labels, name="labels")
     bits = torch.empty(len(probs), dtype=torch.double)
     for rows in row_slices(*probs.shape):
         p = probs[rows].double().clamp(1e-9, 1 - 1e-9)  # 30 bits at most, not infinity
-        p_of_target = torch.where(targets[rows] == 1, p, 1 - p)
+        t = targets[rows]
+        p_of_target = torch.where(t == 1, p, 1 - p).where(~t.isnan(), 1)
         bits[rows] = -p_of_target.log2().sum(1)
     return bits
 

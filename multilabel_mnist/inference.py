@@ -6,6 +6,7 @@
 __all__ = [
     "VERDICTS",
     "logits_of",
+    "unique_names",
     "SigmoidPreds",
     "SigmoidCalibrator",
     "margins",
@@ -38,7 +39,7 @@ from multilabel_mnist.checks import (
     describe,
     warn_if_probs,
 )
-from .lazy import lazy_exports
+from multilabel_mnist.lazy import lazy_exports
 
 
 # %% ../nbs/reference/inference.ipynb #97995bac
@@ -184,19 +185,22 @@ def _thresholds_by_name(
     return [named.get(name, other) for name, other in zip(vocab, others, strict=True)]
 
 
-def _columns(vocab: list) -> list:
-    """Return the names of the columns of `to_frame`, each of them once.
+def unique_names(
+    vocab: list,  # C class names
+    taken=(),  # names of anything else in the same table
+) -> list:  # C names
+    """Return the names of the classes, each of them once.
 
-    A class whose name is taken, by another column or by another class, gets its index added.
+    A class whose name is taken, by something else or by another class, gets its index added.
     """
-    columns = ["item", "verdict", "labels"]
-    taken = set(columns)
+    names = []
+    taken = set(taken)
     for c, name in enumerate(vocab):
         while name in taken:
             name = f"{name} (class {c})"
-        columns.append(name)
+        names.append(name)
         taken.add(name)
-    return columns
+    return names
 
 
 # %% ../nbs/reference/inference.ipynb #0f3d4d66
@@ -207,7 +211,7 @@ class SigmoidPreds:
         self,
         logits: Tensor,  # shape (N, C)
         vocab: list | None = None,  # C class names; None: '0', '1', ...
-        targs: Tensor | None = None,  # targets, shape (N, C), or labels, shape (N,)
+        targs: Tensor | None = None,  # targets, shape (N, C), NaN: not known; or labels, shape (N,)
         items: list | None = None,  # the N files, images or rows that were predicted
         threshold=0.5,  # a class fires above it; a float, one per class, or {name: threshold}
         calibrator=None,  # makes probabilities from logits; None: the sigmoid
@@ -318,10 +322,11 @@ class SigmoidPreds:
 
     @property
     def exact(self) -> Tensor | None:  # bool, shape (N,); None without targets
-        """Say for which items all C answers are right."""
+        """Say for which items all C answers are right; what is not known counts for nothing."""
         if self.targs is None:
             return None
-        return (self.fires == (self.targs > 0.5)).all(1)
+        is_right = self.fires == (self.targs > 0.5)
+        return (is_right | self.targs.isnan()).all(1)
 
     def __len__(self) -> int:
         return len(self.logits)
@@ -349,7 +354,11 @@ class SigmoidPreds:
             threshold = f"{threshold.min():.2g} to {threshold.max():.2g} by class"
         verdicts = self.verdicts
         counts = ", ".join(f"{(verdicts == v).sum()} {v}" for v in VERDICTS)
-        exact = "" if self.targs is None else f"; {int(self.exact.sum())} exactly right"
+        exact = ""
+        if self.targs is not None:
+            exact = f"; {int(self.exact.sum())} exactly right"
+            n_unknown = int(self.targs.isnan().sum())
+            exact += f", {n_unknown} answers not known" if n_unknown else ""
         return (
             f"SigmoidPreds: {len(self)} items, {len(self.vocab)} classes, "
             f"threshold {threshold}: {counts}{exact}"
@@ -374,7 +383,7 @@ class SigmoidPreds:
         frame = pd.DataFrame(self.probs.numpy(), copy=True)
         for position, (name, values) in enumerate(left.items()):
             frame.insert(position, name, values)
-        columns = _columns(self.vocab)
+        columns = [*left, *unique_names(self.vocab, taken=left)]
         has_names_only = all(isinstance(name, str) for name in columns)
         dtype = None if has_names_only else object  # None stays None, and a tuple a tuple
         frame.columns = pd.Index(columns, dtype=dtype, tupleize_cols=False)
@@ -387,10 +396,17 @@ class SigmoidPreds:
         strongest = self.probs[i].argsort(descending=True)[:n_named]
         named = ", ".join(f"{self.vocab[c]}{_NBSP}{self.probs[i, c]:.2f}" for c in strongest)
         title = f"{self.verdicts[i]}: {named if n_fire else f'({named})'}"
-        if self.targs is None:
-            return title
-        true = [str(name) for name, t in zip(self.vocab, self.targs[i], strict=True) if t > 0.5]
-        return f"{title}\ntrue: {', '.join(true) if true else 'none'}"
+        return title if self.targs is None else f"{title}\n{self._truth(i)}"
+
+    def _truth(self, i: int) -> str:
+        """Say which classes are true for item i, and which are not known."""
+        targs = self.targs[i]
+        true = [str(self.vocab[c]) for c in (targs > 0.5).nonzero()[:, 0]]
+        unknown = [str(self.vocab[c]) for c in targs.isnan().nonzero()[:, 0]]
+        if not unknown:
+            return f"true: {', '.join(true) if true else 'none'}"
+        listed = ", ".join(unknown) if len(unknown) <= 3 else f"{len(unknown)} classes"
+        return f"true: {', '.join(true) if true else 'none known'}\nnot known: {listed}"
 
     def _images(self) -> list:
         """Return the images of the items; ValueError if they are not images."""

@@ -137,18 +137,19 @@ def exact_match(
 ) -> Tensor:  # from 0 to 1, shape ()
     """Return the share of images for which all C outputs are right.
 
-    An output is right if the class fires exactly when its target is 1.
-    ValueError for shapes that do not fit, for NaN and for an empty batch. Warns if the
-    logits look like probabilities.
+    An output is right if the class fires exactly when its target is 1. A target of NaN
+    is not known and counts for nothing. ValueError for shapes that do not fit, for NaN
+    in the predictions and for an empty batch. Warns if the logits look like
+    probabilities.
     """
     scores = check_scores(inp, "predictions")
     if sigmoid:
         warn_if_probs(scores, "pass sigmoid=False")
-    targets = check_targets(targ, scores.shape).cpu()
+    targets = check_targets(targ, scores.shape, unknown=True).cpu()
     threshold = check_threshold(thresh, scores.shape[1], "thresh")
     probs = scores.sigmoid() if sigmoid else scores
     is_right = (probs > threshold) == (targets > 0.5)
-    return is_right.all(1).float().mean()
+    return (is_right | targets.isnan()).all(1).float().mean()
 
 
 # %% ../nbs/02_labels.ipynb #19ff890a

@@ -10,6 +10,7 @@ __all__ = [
     "TAKES_LABELS",
     "TAKES_TARGETS",
     "TAKES_BOTH",
+    "LEAVES_OUT_NAN",
     "HOMES",
     "USUAL_SETTINGS",
     "LOGITS",
@@ -66,6 +67,7 @@ KINDS = {
         "targets",
         "sigmoid",
         "BCEWithLogitsLoss binary_cross_entropy_with_logits BCEOneHotLossFlat "
+        "MaskedBCEWithLogitsLoss "
         "MultiLabelSoftMarginLoss multilabel_soft_margin_loss sigmoid_focal_loss "
         "BinaryCrossEntropy PolyBinaryCrossEntropy AsymmetricLossMultiLabel "
         "DistributionBalancedLoss ZlprLoss",
@@ -100,6 +102,7 @@ TAKES_TARGETS = (  # losses that expect one number per output
 )
 # These one-hot encode labels themselves.
 TAKES_BOTH = ("BCEOneHotLossFlat", "BinaryCrossEntropy", "exact_match")
+LEAVES_OUT_NAN = ("MaskedBCEWithLogitsLoss", "exact_match")  # in the targets: not known
 
 # %% ../nbs/reference/losses.ipynb #e0000008
 HOMES = ("torch.nn.", "torchvision.ops.", "fastai.", "timm.loss.", "multilabel_mnist.")
@@ -183,6 +186,7 @@ class LossInfo:
     axis: int = 1  # of the classes
     soft: bool = False  # it takes rows of probabilities as well as labels
     takes_both: bool = False  # it one-hot encodes labels itself
+    leaves_out_nan: bool = False  # a target of NaN counts for nothing
     weight: Tensor | None = None  # one weight per class
     pos_weight: Tensor | None = None  # one weight per class for the 1s
     ignore_index: int = -100  # the label that does not count
@@ -256,6 +260,7 @@ def _read_function(loss_func) -> LossInfo:
     inner_name = _name_of(inner)
     outer_name = _name_of(outer)
     takes_both = outer_name in TAKES_BOTH and kind in ("sigmoid", "accuracy_multi")
+    leaves_out_nan = outer_name in LEAVES_OUT_NAN and kind in ("sigmoid", "accuracy_multi")
     flat = (metric and not takes_both) or bool(getattr(wrapper, "flatten", False))
     return LossInfo(
         name=f"{inner_name}Flat" if outer_name == "BaseLoss" else outer_name,
@@ -266,6 +271,7 @@ def _read_function(loss_func) -> LossInfo:
         axis=keywords.get("axis", getattr(wrapper, "axis", -1 if metric else 1)),
         soft=kind == "softmax" and not flat and inner_name in ("CrossEntropyLoss", "cross_entropy"),
         takes_both=takes_both,
+        leaves_out_nan=leaves_out_nan,
         weight=setting("weight"),
         pos_weight=setting("pos_weight"),
         ignore_index=setting("ignore_index"),

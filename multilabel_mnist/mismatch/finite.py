@@ -15,6 +15,7 @@ __all__ = [
     "axis_of_labels",
     "leave_out",
     "nothing_to_learn",
+    "masked_loss",
     "TargetNotFinite",
     "PredictionNotFinite",
     "LossNotFinite",
@@ -228,6 +229,30 @@ def nothing_to_learn() -> str:
     return "def loss_func(pred, targ): # nothing to learn: 0\n    return pred.sum() * 0"
 
 
+_MASKABLE = (
+    "BCEWithLogitsLoss",
+    "BCEWithLogitsLossFlat",
+    "BCEOneHotLossFlat",
+    "binary_cross_entropy_with_logits",
+)
+
+
+def masked_loss(f: Facts) -> list[str]:
+    """Use the loss that leaves out NaN, with the settings of the old one, where there is one."""
+    if f.targ_shape != f.pred_shape or f.info.name not in _MASKABLE:
+        return []
+    settings = dict(f.info.settings)
+    if getattr(f.loss_func, "thresh", 0.5) != 0.5:
+        settings["thresh"] = "loss_func.thresh"
+    kept = ", ".join(f"{name}={code}" for name, code in settings.items())
+    return [
+        lines(
+            "from multilabel_mnist.masked import MaskedBCEWithLogitsLoss",
+            f"loss_func = MaskedBCEWithLogitsLoss({kept})",
+        )
+    ]
+
+
 class TargetNotFinite(Cause):
     """Targets that are NaN or infinite: labels that are missing."""
 
@@ -235,11 +260,11 @@ class TargetNotFinite(Cause):
 
     def see(self, f):
         found = count_not_finite(f.targ)
-        if found is None:
+        if found is None or (f.info.leaves_out_nan and not found.infinite):
             return None
         spoiled = what_they_spoil(f)
         if spoiled is None and f.info.kind:
-            spoiled = "meaning"  # the losses and metrics that are known leave nothing out
+            spoiled = "meaning"  # the other losses and metrics that are known leave nothing out
         return (found, spoiled) if spoiled else None
 
     def say(self, f, seen):
@@ -254,7 +279,8 @@ class TargetNotFinite(Cause):
         fixes = leave_out(f, Known("targ.isfinite()", f.targ.isfinite()))
         if found.n == found.total:
             fixes = [nothing_to_learn()]
-        return [*fixes, *self._fill(f)]
+        masked = [] if found.infinite else masked_loss(f)
+        return [*masked, *fixes, *self._fill(f)]
 
     def _fill(self, f):
         """Fill in what is missing, where a value can say so."""

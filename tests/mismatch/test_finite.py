@@ -21,6 +21,7 @@ from torchvision.ops import sigmoid_focal_loss
 
 from multilabel_mnist.explain import ExplainMismatch, MismatchError
 from multilabel_mnist.losses import read_loss
+from multilabel_mnist.masked import MaskedBCEWithLogitsLoss
 from multilabel_mnist.mismatch import diagnose
 
 from .maker import STEADY, Maker
@@ -120,6 +121,7 @@ def weighed(pred, targ):
 
 
 MASKED = {
+    "ours": MaskedBCEWithLogitsLoss(),
     "function": leaves_out_nan,
     "module": MaskedMSE(),
     "flat": MaskedFlat(),
