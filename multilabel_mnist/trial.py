@@ -111,17 +111,30 @@ def _copy_or_itself(o, memo: dict):
         return o
 
 
+# %% ../nbs/reference/trial.ipynb #2a6480fb
+def _drop_hooks(copied, original) -> None:
+    """Remove the forward hooks of a copied loss, or of the module that it wraps or belongs to."""
+    for name in (None, "func", "__self__"):
+        module, old = (o if name is None else getattr(o, name, None) for o in (copied, original))
+        if isinstance(module, nn.Module) and module is not old:
+            for part in module.modules():
+                part._forward_pre_hooks.clear()
+                part._forward_hooks.clear()
+
+
 # %% ../nbs/reference/trial.ipynb #d0000009
 def copy_loss(
     loss_func: Callable,  # a module, a function, a method, any object or a partial of these
     device=None,  # where its weights live; None: where they are
 ) -> Callable:
-    """Return a copy of a loss and of what it holds; a function stays itself.
+    """Return a copy of a loss and of what it holds, without its hooks; a function stays itself.
 
     So do the variables that a function reads, such as the module in `lambda p, t: module(p, t)`.
     """
     with _DetachedCopies(device, torch.ones_like):
-        return _copy_deep(loss_func, {})
+        copied = _copy_deep(loss_func, {})
+    _drop_hooks(copied, loss_func)
+    return copied
 
 
 # %% ../nbs/reference/trial.ipynb #d0000011

@@ -127,3 +127,21 @@ def test_a_scripted_function_is_called_as_it_is():
     scripted = torch.jit.script(F.mse_loss)
     pred = torch.randn(4, 3)
     assert attempt(scripted, pred, pred).value == 0
+
+
+@pytest.mark.parametrize("register", ["register_forward_pre_hook", "register_forward_hook"])
+def test_from_a_hook_of_the_loss_itself(register):
+    """A hook that calls `diagnose` sees each call once, not the trials of its own diagnosis."""
+    loss = nn.BCEWithLogitsLoss()
+    causes = []
+
+    def check(module, args, *output):
+        causes.append(diagnose(module, *args).cause)
+
+    getattr(loss, register)(check)
+    torch.manual_seed(0)
+    logits = torch.randn(64, 3)
+    targets = torch.eye(3)[torch.arange(64) % 3]
+    loss(logits, targets)
+    loss(logits.sigmoid(), targets)
+    assert causes == ["ok", "double-activation"]
