@@ -24,7 +24,9 @@ from torch import Tensor
 from multilabel_mnist.checks import (
     NAMES_HINT,
     check_binary_targets,
+    check_choice,
     check_count,
+    check_flag,
     check_probs,
     check_scores,
     check_targets,
@@ -42,7 +44,8 @@ def targets_like(
 ) -> Tensor:  # float32, shape (N, C), on the CPU; NaN where an answer is not known
     """Return labels or targets in the shape of `scores`; ValueError if they do not fit."""
     n, n_classes = scores.shape
-    targs = check_tensor(targs, name, f"labels ({n},) or targets ({n}, {n_classes}){NAMES_HINT}")
+    expected = f"labels ({n},) or targets ({n}, {n_classes})"
+    targs = check_tensor(targs, name, expected, hint=NAMES_HINT)
     if n_classes == 1 and targs.ndim == 1:
         targs = targs[:, None]
     check = check_binary_targets if binary else check_targets
@@ -217,8 +220,8 @@ def tune_thresholds(
     ValueError for probabilities outside [0, 1], for targets that are not 0 or 1 or all unknown, and
     for a `min_positives` that is no whole number from 0 up.
     """
-    if objective not in ("f1", "exact"):
-        raise ValueError(f"expected objective to be 'f1' or 'exact', got {objective!r}")
+    check_choice(objective, ("f1", "exact"), "objective")
+    per_class = check_flag(per_class, "per_class")
     min_positives = check_count(min_positives, "min_positives", minimum=0)
     probs = check_probs(probs).float()
     positives, negatives = (o.numpy() for o in known_answers(probs, targs))
@@ -392,11 +395,7 @@ class SigmoidCalibrator:
         self,
         trained_with: str = "sigmoid",  # or 'softmax': then z are the `margins` of the logits
     ):
-        if trained_with not in ("sigmoid", "softmax"):
-            raise ValueError(
-                f"expected trained_with to be 'sigmoid' or 'softmax', got {trained_with!r}"
-            )
-        self.trained_with = trained_with
+        self.trained_with = check_choice(trained_with, ("sigmoid", "softmax"), "trained_with")
         self.scale = None
         self.bias = None
 

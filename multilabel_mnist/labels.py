@@ -22,6 +22,7 @@ from torch import Tensor
 
 from multilabel_mnist.checks import (
     check_count,
+    check_flag,
     check_labels,
     check_scores,
     check_targets,
@@ -56,7 +57,7 @@ def class_indices(
     ValueError unless each target contains exactly one 1 and otherwise 0s.
     """
     targets = check_tensor(targets, "targets", "0s and 1s of shape (N, C)")
-    if targets.ndim != 2:
+    if targets.ndim != 2 or targets.shape[1] == 0:
         shape = tuple(targets.shape)
         raise ValueError(f"expected targets of shape (N, C), got shape {shape}")
     other = ((targets != 0) & (targets != 1)).any(1)
@@ -64,7 +65,7 @@ def class_indices(
     if wrong.any():
         first = int(wrong.nonzero()[0])
         raise ValueError(
-            "expected exactly one 1 in each target, and 0 elsewhere; "
+            "expected exactly one 1 in each target, and 0 elsewhere, got others: "
             f"{int(wrong.sum())} of {len(targets)} targets differ "
             f"(first: row {first}, {targets[first].tolist()})"
         )
@@ -143,7 +144,7 @@ def exact_match(
     probabilities.
     """
     scores = check_scores(inp, "predictions")
-    if sigmoid:
+    if check_flag(sigmoid, "sigmoid"):
         warn_if_probs(scores, "pass sigmoid=False")
     targets = check_targets(targ, scores.shape, unknown=True).cpu()
     threshold = check_threshold(thresh, scores.shape[1], "thresh")

@@ -630,32 +630,3 @@ def net_case(name, function):
 
 net_case("training.digit_cnn", training.digit_cnn)
 net_case("compose.verdict_cnn", compose.verdict_cnn)
-
-
-@case(
-    "training.conv_block",
-    lambda n_in, **others: (
-        training.conv_block(n_in, **others)(torch.zeros(2, int(n_in), 9, 9)).shape
-    ),
-    corrupted(
-        st.fixed_dictionaries(
-            {
-                "n_in": counts,
-                "n_out": counts,
-                "kernel_size": st.integers(1, 4).map(scalar),
-                "stride": st.integers(1, 3).map(scalar),
-                "padding": st.integers(0, 2).map(scalar),
-            }
-        )
-    ),
-    same=lambda answer, expected: np.testing.assert_equal(tuple(answer), expected),
-    draws=True,
-)
-def _(n_in, n_out, kernel_size, stride, padding):
-    n_out = need_count(n_out)
-    need_count(n_in)
-    k, s, p = need_count(kernel_size), need_count(stride), need_count(padding, 0)
-    if k > 9 or p > 100:
-        return UNSURE
-    side = (9 + 2 * p - k) // s + 1
-    return 2, n_out, side, side

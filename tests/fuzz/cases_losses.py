@@ -290,7 +290,7 @@ def diagnose_and_call(loss_func, pred, targ):
     examples=150,
 )
 def _(loss_func, pred, targ):
-    need(isinstance(loss_func, str) or loss_func in (UNSURE, None))
+    need(isinstance(loss_func, str) or loss_func is UNSURE or loss_func is None)
     is_known = all(isinstance(m, np.ndarray) for m in (pred, targ))
     return Said(is_known and isinstance(loss_func, str))
 

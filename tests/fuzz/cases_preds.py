@@ -108,7 +108,7 @@ def expected_preds(probs, vocab, targets, threshold):
     n_fire = fires.sum(1)
     exact = None
     if targets is not None:
-        exact = (fires == (targets > 0.5)).all(1).tolist()
+        exact = ((fires == (targets > 0.5)) | np.isnan(targets)).all(1).tolist()
     return {
         "len": len(probs),
         "vocab": vocab,
@@ -175,7 +175,7 @@ def preds_from(probs, vocab, targs, threshold):
     vocab = read_vocab(vocab, probs.shape[1])
     targets = None
     if targs is not None:
-        targets = need_targets(targs, probs.shape, answers=True)
+        targets = need_targets(targs, probs.shape, answers=True, unknown=True)
     threshold = read_threshold(threshold, vocab)
     probs = probs.astype("float32")
     if too_close(probs, threshold):

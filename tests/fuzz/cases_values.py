@@ -1,5 +1,7 @@
 """Cases of the names that take logits, probabilities, labels and targets."""
 
+import functools
+
 import numpy as np
 import pandas as pd
 import torch
@@ -48,6 +50,12 @@ from .values import (
 ALL_FORMS = tuple(FORMS)
 LABEL_DTYPES = (*INTEGERS, *UNSIGNED, torch.float32, torch.float64)
 
+
+def some_unknown(rng, shape):
+    """Make targets of which some are NaN."""
+    return np.where(rng.random(shape) < 0.2, np.nan, zeros_and_ones(rng, shape))
+
+
 sizes = st.tuples(st.integers(1, 5), st.integers(1, 4))
 flags = st.booleans().map(scalar := lambda o: Value(o, np.asarray(o)))
 counts = st.integers(1, 6).map(scalar)
@@ -69,10 +77,11 @@ def labels_of(n, n_classes):
 
 
 def targets_of(n, n_classes):
-    """Draw labels, or targets, of the right number or another."""
+    """Draw labels, or targets, of the right number or another, some of them unknown."""
     good = (
         numbers((n, n_classes), zeros_and_ones, DTYPES[:-2], ALL_FORMS),
         numbers((n, n_classes), zeros_and_ones, (torch.float32,), ALL_FORMS),
+        numbers((n, n_classes), some_unknown, FLOATS, ALL_FORMS),
         numbers((n, n_classes), uniform, FLOATS, ALL_FORMS),
         labels_of(n, n_classes),
         numbers((n, 1), below(n_classes), LABEL_DTYPES, ALL_FORMS),
@@ -142,8 +151,9 @@ def _(labels, n_classes):
 )
 def _(targets):
     targets = need_numbers(targets, 2)
+    need(targets.shape[1] > 0)
     need(np.isin(targets, (0, 1)).all() and (targets.sum(1) == 1).all())
-    return targets.argmax(1) if targets.shape[1] else np.zeros(0, "int64")
+    return targets.argmax(1)
 
 
 @case(
@@ -158,12 +168,13 @@ def _(targets):
 )
 def _(inp, targ, thresh, sigmoid_=None, **flag):
     scores = need_scores(inp)
-    targets = need_targets(targ, scores.shape)
+    targets = need_targets(targ, scores.shape, unknown=True)
     threshold = need_threshold(thresh, scores.shape[1])
     probs = sigmoid(scores) if need_flag(flag["sigmoid"]) else scores
     if too_close(probs, threshold):
         return UNSURE
-    return np.asarray(((probs > threshold) == (targets > 0.5)).all(1).mean())
+    is_right = ((probs > threshold) == (targets > 0.5)) | np.isnan(targets)
+    return np.asarray(is_right.all(1).mean())
 
 
 def flattened(o):
@@ -266,19 +277,20 @@ def _(probs, targs, threshold):
 # calibrate
 
 
-def brute_force(probs, targets, objective):
+def brute_force(probs, positives, negatives, objective):
     """Return the best score that a shared threshold can have, tried at every place it can be."""
     places = np.unique(np.concatenate([[0, 1], probs.ravel()]))
-    return max(threshold_score(probs, targets, place, objective) for place in places)
+    return max(threshold_score(probs, positives, negatives, t, objective) for t in places)
 
 
-def threshold_score(probs, targets, threshold, objective):
-    """Return the F1 score of all answers, or the share of images whose answers are all right."""
+def threshold_score(probs, positives, negatives, threshold, objective):
+    """Return F1 of the known answers, or the share of images whose known answers are right."""
     fires = probs > threshold
     if objective == "exact":
-        return (fires == targets).all(1).mean()
-    wanted = fires.sum() + targets.sum()
-    return 2 * (fires & targets).sum() / wanted if wanted else 0.0
+        return (~np.where(fires, negatives, positives)).all(1).mean()
+    hits, alarms = (fires & positives).sum(), (fires & negatives).sum()
+    wanted = hits + alarms + positives.sum()
+    return 2 * hits / wanted if wanted else 0.0
 
 
 class Thresholds:
@@ -286,33 +298,34 @@ class Thresholds:
 
     def __init__(self, probs, targets, per_class, objective, min_positives):
         self.probs = probs.astype("float32").astype("float64")
-        self.targets = targets > 0.5
+        self.positives, self.negatives = targets == 1, targets == 0
         self.per_class = per_class
         self.objective = objective
         self.min_positives = min_positives
 
     def check(self, answer):
         """Raise an AssertionError unless thresholds score as well as any could."""
-        probs, targets = self.probs, self.targets
-        best = brute_force(probs, targets, self.objective)
+        probs = self.probs
+        answers = self.positives, self.negatives
+        best = brute_force(probs, *answers, self.objective)
         if not self.per_class:
             assert type(answer) is float and 0 <= answer <= 1
-            score = threshold_score(probs, targets, answer, self.objective)
+            score = threshold_score(probs, *answers, answer, self.objective)
             assert np.isclose(score, best), (answer, score, best)
             return
         assert answer.dtype == torch.float32 and answer.shape == probs.shape[1:]
         answer = answer.double().numpy()
         assert ((answer >= 0) & (answer <= 1)).all()
-        searched = targets.sum(0) >= self.min_positives
+        searched = self.positives.sum(0) >= self.min_positives
         assert len(np.unique(answer[~searched])) <= 1, "classes with few positives share one"
         if self.objective == "exact":
-            score = threshold_score(probs, targets, answer, "exact")
+            score = threshold_score(probs, *answers, answer, "exact")
             assert score >= best - 1e-9, (answer, score, best)
             return
         for c in np.flatnonzero(searched):
-            p, t = probs[:, [c]], targets[:, [c]]
-            score = threshold_score(p, t, answer[c], "f1")
-            assert np.isclose(score, brute_force(p, t, "f1")), (c, answer, score)
+            p, *own = (o[:, [c]] for o in (probs, *answers))
+            score = threshold_score(p, *own, answer[c], "f1")
+            assert np.isclose(score, brute_force(p, *own, "f1")), (c, answer, score)
 
 
 @case(
@@ -332,7 +345,8 @@ def _(probs, targs, per_class, objective, min_positives):
     min_positives = need_count(min_positives, 0)
     per_class = need_flag(per_class)
     probs = need_probs(probs)
-    targets = need_targets(targs, probs.shape, binary=True, answers=True)
+    targets = need_targets(targs, probs.shape, binary=True, answers=True, unknown=True)
+    need(not np.isnan(targets).all())
     return Thresholds(probs, targets, per_class, objective, min_positives)
 
 
@@ -348,9 +362,9 @@ def logsumexp(z):
     arguments(logits=lambda n, c: logits_of((n, c + 1))),
 )
 def _(logits):
-    logits = need_scores(logits)
+    logits = need_numbers(logits, 2)
     need(logits.shape[1] >= 2)
-    if not np.isfinite(logits).all() or np.abs(logits).max() > 1e4:
+    if len(logits) == 0 or not np.isfinite(logits).all() or np.abs(logits).max() > 1e4:
         return UNSURE
     others = [np.delete(logits, c, axis=1) for c in range(logits.shape[1])]
     margins = np.stack([logits[:, c] - logsumexp(o) for c, o in enumerate(others)], 1)
@@ -393,7 +407,9 @@ class Calibrated:
 
         expected = np.empty_like(self.others)
         for c in range(self.z.shape[1]):
-            fun = lambda x: penalized(x, self.z[:, c], self.targets[:, c])  # noqa: B023, E731
+            known = ~np.isnan(self.targets[:, c])
+            z, y = self.z[known, c], self.targets[known, c]
+            fun = functools.partial(penalized, z=z, y=y)
             found = minimize(fun, (1.0, 0.0), jac=True, method="BFGS", options={"gtol": 1e-9})
             expected[:, c] = sigmoid(found.x[0] * self.others[:, c] + found.x[1])
         assert answer.dtype == torch.float32
@@ -421,7 +437,8 @@ def margins_of(logits):
 def _(trained_with, logits, targs, others):
     need_choice(trained_with, ("sigmoid", "softmax"))
     logits, others = need_scores(logits), need_scores(others)
-    targets = need_targets(targs, logits.shape, binary=True, answers=True)
+    targets = need_targets(targs, logits.shape, binary=True, answers=True, unknown=True)
+    need(not np.isnan(targets).all())
     need(np.isfinite(logits).all() and np.isfinite(others).all())
     need(others.shape[1] == logits.shape[1])
     if trained_with == "softmax":
@@ -448,9 +465,10 @@ def _(probs):
 )
 def _(probs, labels):
     probs = need_probs(probs)
-    targets = need_targets(labels, probs.shape, binary=True, answers=True)
+    targets = need_targets(labels, probs.shape, binary=True, answers=True, unknown=True)
     probs = probs.clip(1e-9, 1 - 1e-9)
-    return -np.log2(np.where(targets == 1, probs, 1 - probs)).sum(1)
+    bits = -np.log2(np.where(targets == 1, probs, 1 - probs))
+    return np.where(np.isnan(targets), 0, bits).sum(1)
 
 
 def make_images(rng, shape):

@@ -68,16 +68,20 @@ def one_hot(labels, n_classes):
     return (labels[:, None] == np.arange(n_classes)).astype("float64")
 
 
-def need_targets(m, shape, binary=False, answers=False):
-    """Return targets (N, C) of targets or labels; `answers`: also (N,) for a single class."""
+def need_targets(m, shape, binary=False, answers=False, unknown=False):
+    """Return targets (N, C) of targets or labels.
+
+    `answers`: also (N,) for a single class. `unknown`: NaN is an answer that is not known.
+    """
     need(is_numeric(m))
     n, n_classes = shape
     if answers and n_classes == 1 and m.shape == (n,):
         m = m[:, None]
     if m.shape == (n, n_classes):
         m = m.astype("float64")
-        need(((m >= 0) & (m <= 1)).all())
-        need(not binary or np.isin(m, (0, 1)).all())
+        known = m[~np.isnan(m)] if unknown else m
+        need(((known >= 0) & (known <= 1)).all())
+        need(not binary or np.isin(known, (0, 1)).all())
         return m
     need(m.shape in ((n,), (n, 1)))
     return one_hot(need_labels(m.reshape(-1), n_classes), n_classes)
