@@ -140,7 +140,7 @@ def test_from_a_hook_of_the_loss_itself(register):
 
     getattr(loss, register)(check)
     torch.manual_seed(0)
-    logits = torch.randn(64, 3)
+    logits = 3 * torch.randn(64, 3)
     targets = torch.randint(0, 2, (64, 3)).float()
     loss(logits, targets)
     loss(logits.sigmoid(), targets)
