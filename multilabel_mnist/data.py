@@ -6,7 +6,10 @@
 __all__ = ["digits_path", "DigitDataLoaders", "grey_image"]
 
 # %% ../nbs/reference/data.ipynb #54783595
+import errno
 import os
+import time
+from numbers import Real
 from pathlib import Path
 
 import numpy as np
@@ -29,9 +32,9 @@ from PIL import Image
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
-from multilabel_mnist.batches import DigitDatasets, NormalizePixels, PixelDL, PixelsToFloat
-from multilabel_mnist.checks import check_count
-from multilabel_mnist.pixels import grey_image, read_pixels, staging_folder
+from .batches import DigitDatasets, NormalizePixels, PixelDL, PixelsToFloat
+from .checks import check_count, check_seed, describe
+from .pixels import grey_image, naming_the_folder, read_pixels, staging_folder
 
 _all_ = ["grey_image"]
 
@@ -50,6 +53,19 @@ def _enlarge(
 _N_EMBEDDED_TRAINING = 1437
 
 
+def _move_into_place(
+    complete: Path,  # a folder that a staging folder beside `folder` holds
+    folder: Path,
+) -> None:
+    """Give a complete folder its name in one step, unless another process was first."""
+    try:
+        os.rename(complete, folder)
+    except OSError:
+        if not folder.exists():
+            raise
+        # Otherwise another process has put the same images there.
+
+
 def _write_embedded(folder: Path) -> Path:  # the same folder; its parent must be writable
     """Write scikit-learn's digits as PNG files: all of them or, if interrupted, none."""
     digits = load_digits()
@@ -60,13 +76,68 @@ def _write_embedded(folder: Path) -> Path:  # the same folder; its parent must b
             class_folder = complete / split / str(label)
             class_folder.mkdir(parents=True, exist_ok=True)
             _enlarge(image).save(class_folder / f"{i:04}.png")
-        try:
-            os.rename(complete, folder)
-        except OSError:
-            if not folder.exists():
-                raise
-            # Otherwise another process was first, and has written the same images.
+        _move_into_place(complete, folder)
     return folder
+
+
+# %% ../nbs/reference/data.ipynb #a12b4927
+_WRITE_ERRORS = (
+    errno.EACCES,
+    errno.EDQUOT,
+    errno.EFBIG,
+    errno.ENOSPC,
+    errno.EPERM,
+    errno.EROFS,
+)
+
+
+def _unpack_mnist(folder: Path) -> None:
+    """Put MNIST into `folder`, from fastai's archive or else from the network."""
+    with staging_folder(folder) as staging:
+        try:
+            unpacked = untar_data(
+                URLs.MNIST, archive=fastai_path("archive"), data=staging, base=staging
+            )
+        except OSError as e:
+            if e.errno in _WRITE_ERRORS:
+                raise
+            raise ConnectionError(
+                "expected MNIST on this machine or a network to download it from, got neither "
+                f"({e}); connect to a network once, or use digits_path('embedded')"
+            ) from e
+        _move_into_place(unpacked, folder)
+
+
+# %% ../nbs/reference/data.ipynb #440a3318
+_MNIST_COUNTS = (60_000, 10_000)  # images in training/ and testing/
+_PATIENCE = 5  # seconds in which a copy that is under way gains at least one file
+
+
+def _image_counts(path: Path) -> tuple[int, int]:
+    """Return how many files training/ and testing/ hold at any depth, except hidden ones."""
+    counts = []
+    for split in ("training", "testing"):
+        names = [name for _, _, files in os.walk(path / split) for name in files]
+        counts.append(sum(not name.startswith(".") for name in names))
+    return tuple(counts)
+
+
+def _wait_for_mnist(folder: Path) -> None:
+    """Wait while another process fills the folder; ValueError if it stops before the end."""
+    counts = _image_counts(folder)
+    while counts != _MNIST_COUNTS:
+        print(f"{folder} holds {sum(counts):,} images of MNIST's 70,000; waiting for the others")
+        time.sleep(_PATIENCE)
+        before = counts
+        counts = _image_counts(folder)
+        if counts == before:
+            training, testing = counts
+            raise ValueError(
+                f"expected MNIST's 60,000 training and 10,000 test images in {folder}, got "
+                f"{training:,} and {testing:,}, as after an interrupted copy; delete this folder "
+                "and call digits_path('mnist') again. If you changed the images on purpose, pass "
+                "the folder: digits_path takes any number"
+            )
 
 
 # %% ../nbs/reference/data.ipynb #9f85d4b6
@@ -111,9 +182,22 @@ def _class_names(path: Path) -> list[str]:
 
 
 # %% ../nbs/reference/data.ipynb #8f259a3d
+_HOME_REMEDY = (
+    "make it writable and free some space, or set the environment variable FASTAI_HOME to another "
+    "folder"
+)
+
+
+def _data_folder() -> Path:
+    """Return the folder in which fastai keeps data; OSError if it cannot be made."""
+    home = Path(os.environ.get("FASTAI_HOME", "~/.fastai")).expanduser()
+    with naming_the_folder(home, _HOME_REMEDY):
+        return fastai_path("data")
+
+
 def _mnist_folder() -> Path:
     """Return the folder in which fastai keeps MNIST, whether or not it exists."""
-    return fastai_path("data") / "mnist_png"
+    return _data_folder() / "mnist_png"
 
 
 def _choose_source() -> str:
@@ -131,24 +215,26 @@ def _choose_source() -> str:
     return source
 
 
-def _embedded_path() -> Path:
-    """Return the folder of the embedded digits, which is written if it does not exist."""
-    path = fastai_path("data") / "multilabel_mnist_digits"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    return path if path.exists() else _write_embedded(path)
+def _existing_or_new(folder: Path, write) -> Path:
+    """Return a folder, which `write(folder)` makes if it does not exist."""
+    if not folder.exists():
+        with naming_the_folder(folder.parent, _HOME_REMEDY):
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            write(folder)
+    return folder
 
 
-def _mnist_path() -> Path:
-    """Return the folder of MNIST, which is downloaded if it does not exist."""
-    if _mnist_folder().exists():
-        return _mnist_folder()
-    try:
-        return untar_data(URLs.MNIST)
-    except OSError as e:
-        raise ConnectionError(
-            f"expected MNIST on this machine or a network to download it from, got neither ({e}); "
-            "connect to a network once, or use digits_path('embedded')"
-        ) from e
+def _path_of(source: str | Path) -> Path:
+    """Return the folder of a source, which is written or downloaded if it does not exist."""
+    if not isinstance(source, (str, os.PathLike)):
+        raise ValueError(f"expected 'embedded', 'mnist' or a folder, got {describe(source)}")
+    if source == "embedded":
+        return _existing_or_new(_data_folder() / "multilabel_mnist_digits", _write_embedded)
+    if source == "mnist":
+        path = _existing_or_new(_mnist_folder(), _unpack_mnist)
+        _wait_for_mnist(path)
+        return path
+    return Path(os.path.expanduser(source))
 
 
 # %% ../nbs/reference/data.ipynb #da000020
@@ -162,18 +248,12 @@ def digits_path(
     and returned. None takes $MULTILABEL_MNIST_SOURCE, else MNIST if it is on disk, else "embedded",
     and prints which.
 
-    Raises a ValueError for a folder that does not hold the ten digits, and a ConnectionError if
-    MNIST cannot be downloaded.
+    Raises a ValueError for a folder that does not hold the ten digits, or only a part of MNIST; a
+    ConnectionError if MNIST cannot be downloaded; and an OSError if fastai's folder cannot be
+    written, which the environment variable FASTAI_HOME moves.
     """
-    if source is None:
-        source = _choose_source()
-    if source == "embedded":
-        path = _embedded_path()
-    elif source == "mnist":
-        path = _mnist_path()
-    else:
-        path = Path(source).expanduser()
-    if not path.is_dir():
+    path = _path_of(_choose_source() if source is None else source)
+    if not os.path.isdir(path):
         raise ValueError(
             f"expected 'embedded', 'mnist' or a folder, got {path}, which is no folder"
         )
@@ -213,10 +293,13 @@ def _split_rows(
     seed: int,
 ) -> list[np.ndarray]:  # positions for train, valid and test, int64
     """Split the images of a folder into train, valid and test, as `from_folder` documents it."""
-    if not 0 <= valid_pct < 1:
+    is_number = isinstance(valid_pct, Real) and not isinstance(valid_pct, bool)
+    if not is_number or not 0 <= valid_pct < 1:
         raise ValueError(
-            f"expected valid_pct to be a share from 0 up to, but not including, 1, got {valid_pct}"
+            "expected valid_pct to be a share from 0 up to, but not including, 1, "
+            f"got {describe(valid_pct)}"
         )
+    check_seed(seed)
     if n_train is not None:
         n_train = check_count(n_train, "n_train")
     train = np.arange(n_training)
@@ -231,9 +314,22 @@ def _split_rows(
 
 
 # %% ../nbs/reference/data.ipynb #da000032
-def _image_files(folder: Path, vocab: list[str]) -> list[Path]:
-    """Return the files of one split, class by class."""
-    return [folder / name / file for name in vocab for file in _visible(folder / name)]
+def _image_files(
+    path: Path,
+    vocab: list[str],
+) -> tuple[list[Path], np.ndarray, int]:  # N files; int64 (N,), their labels; how many train
+    """Return the files of training/, then those of testing/, class by class."""
+    files = []
+    labels = []
+    starts = []
+    for split in _SPLITS:
+        starts.append(len(files))
+        for label, name in enumerate(vocab):
+            folder = path / split / name
+            found = [folder / file for file in _visible(folder)]
+            files += found
+            labels += [label] * len(found)
+    return files, np.array(labels), starts[1]
 
 
 def _datasets(
@@ -287,6 +383,27 @@ def _loader(
 
 
 # %% ../nbs/reference/data.ipynb #97336579
+def _check_folder(path) -> Path:
+    """Return a folder of images as a path; ValueError for anything else."""
+    is_path = isinstance(path, (str, os.PathLike))
+    if is_path and os.path.isdir(os.path.expanduser(path)):
+        return Path(os.path.expanduser(path))
+    raise ValueError(
+        "expected a folder with training/<class>/*.png and testing/<class>/*.png, "
+        f"got {path if is_path else describe(path)}, which is no folder"
+    )
+
+
+def _check_device(device) -> torch.device:
+    """Return a device; ValueError for anything that torch does not take for one."""
+    try:
+        return torch.device(device)
+    except (RuntimeError, TypeError) as e:
+        raise ValueError(
+            f"expected device to be None or one of torch's, such as 'cpu', got {describe(device)}"
+        ) from e
+
+
 class DigitDataLoaders(DataLoaders):
     """Hold a folder of small grey images in memory, as fastai `DataLoaders`: train, valid, test."""
 
@@ -312,16 +429,19 @@ class DigitDataLoaders(DataLoaders):
     ) -> "DigitDataLoaders":
         """Load a folder of images into memory.
 
+        The pixels are kept in a file in the folder. As all of fastai's loaders do, these draw from
+        Python's `random`: seed it (`set_seed`) to fix the order of the training images.
+
         Raises a ValueError if a split or class is missing, if a file is not a grey image of the
-        same size as the others, or if there are too few images for the split.
+        same size as the others, if there are too few images for the split, and for settings that
+        make no sense. Warns if the folder cannot be written.
         """
         bs = check_count(bs, "bs")
-        path = Path(path)
+        path = _check_folder(path)
+        device = default_device() if device is None else _check_device(device)
         vocab = _class_names(path)
-        training, testing = [_image_files(path / split, vocab) for split in _SPLITS]
-        files = training + testing
-        labels = np.array([vocab.index(file.parent.name) for file in files])
-        rows = _split_rows(labels, len(training), valid_pct, n_train, seed)
+        files, labels, n_training = _image_files(path, vocab)
+        rows = _split_rows(labels, n_training, valid_pct, n_train, seed)
         train, valid, test = _datasets(path, files, labels, vocab, rows)
         stats = _mean_and_std(train)
         loaders = [
@@ -329,4 +449,4 @@ class DigitDataLoaders(DataLoaders):
             _loader(valid, 2 * bs, stats),
             _loader(test, 2 * bs, stats),
         ]
-        return cls(*loaders, path=path, device=device or default_device())
+        return cls(*loaders, path=path, device=device)

@@ -27,9 +27,9 @@ from torch import Tensor
 from torch.utils.data import ConcatDataset, Subset
 from torch.utils.data import DataLoader as TorchDataLoader
 
-from .batches import PixelDL
-from .checks import describe
-from .pixels import grey_image
+from multilabel_mnist.batches import PixelDL
+from multilabel_mnist.checks import describe
+from multilabel_mnist.pixels import grey_image
 
 
 # %% ../nbs/reference/items.ipynb #42588099
@@ -86,14 +86,17 @@ def item_types(dataset) -> list:
 # %% ../nbs/reference/items.ipynb #997b98ab
 def _check_file(file: str | Path) -> str | Path:
     """Return a file; ValueError for a folder, and if there is no such file."""
-    if Path(file).is_dir():
+    path = Path(file)
+    if path.is_file():
+        return file
+    if path.is_dir():
         raise ValueError(
             f"expected image files, got the folder {file}; pass its files, as "
             "get_image_files lists them"
         )
-    if not Path(file).is_file():
-        raise ValueError(f"expected image files, got {file}, which does not exist")
-    return file
+    if path.exists():  # reading from a pipe could wait forever
+        raise ValueError(f"expected image files, got {file}, which is a pipe or a device")
+    raise ValueError(f"expected image files, got {file}, which does not exist")
 
 
 def _is_color(image_class: type) -> bool:

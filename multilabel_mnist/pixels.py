@@ -6,16 +6,25 @@
 __all__ = ["read_pixels", "grey_image"]
 
 # %% ../nbs/reference/pixels.ipynb #px000003
+import math
 import os
 import shutil
+import stat
 import sys
 import tempfile
 import time
+import warnings
+import zlib
+from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager, suppress
 from functools import partial
 from hashlib import blake2b
-from multiprocessing import get_context
+from io import BytesIO
+from multiprocessing import get_context, parent_process
 from pathlib import Path
+from threading import Thread
 
 import numpy as np
 import torch
@@ -34,22 +43,56 @@ def staging_folder(
 ) -> tempfile.TemporaryDirectory:
     """Return a temporary folder beside `target`, and remove those that killed programs left."""
     for leftover in target.parent.glob(f".{target.name}-*"):
-        if time.time() - leftover.stat().st_mtime > _LEFTOVER_AGE:
-            shutil.rmtree(leftover, ignore_errors=True)
+        with suppress(OSError):  # another program may have removed it meanwhile
+            if time.time() - leftover.stat().st_mtime > _LEFTOVER_AGE:
+                shutil.rmtree(leftover)
     return tempfile.TemporaryDirectory(
         prefix=f".{target.name}-", dir=target.parent, ignore_cleanup_errors=True
     )
 
 
-# %% ../nbs/reference/pixels.ipynb #px000011
-def _read_image(file: Path) -> tuple[str, np.ndarray]:
-    """Return PIL's mode of an image file, and its pixels."""
+# %% ../nbs/reference/pixels.ipynb #3c09e180
+@contextmanager
+def naming_the_folder(
+    folder: Path,  # that the block writes into
+    remedy: str,  # what to do about it
+) -> Iterator[None]:
+    """Turn an error of the disk into one of the same kind that names the folder and a remedy."""
     try:
-        with Image.open(file) as image:
-            return image.mode, np.asarray(image)
+        yield
+    except ConnectionError:  # which Python counts as an OSError
+        raise
+    except OSError as e:
+        told = f"expected to write into {folder}, got: {e.strerror or e}; {remedy}"
+        raise (OSError(told) if e.errno is None else OSError(e.errno, told)) from e
+
+
+# %% ../nbs/reference/pixels.ipynb #px000011
+UNREADABLE_REMEDY = (
+    "repair or remove it. fastai's verify_images(files) finds all files that cannot be read"
+)
+
+
+def open_image(
+    file: Path | str | bytes,  # an image file, or what is in one
+    mode: str | None = None,  # PIL's, to convert the image to; None: as it is
+) -> Image.Image:  # decoded
+    """Read an image; ValueError names a file that cannot be read, or has too many pixels."""
+    source = BytesIO(file) if isinstance(file, bytes) else file
+    try:
+        with Image.open(source) as image:
+            limit = Image.MAX_IMAGE_PIXELS
+            if limit is not None and math.prod(image.size) > limit:
+                raise ValueError(
+                    f"it has {math.prod(image.size):,} pixels, and PIL's Image.MAX_IMAGE_PIXELS "
+                    f"is {limit:,}"
+                )
+            image.load()
+            return image if mode is None else image.convert(mode)
     except Exception as e:  # on a damaged file PIL's decoders raise errors of many kinds
+        name = describe(file) if isinstance(file, bytes) else file
         raise ValueError(
-            f"expected an image, got {file}, which cannot be read ({e}); repair or remove it"
+            f"expected an image, got {name}, which cannot be read ({e}); {UNREADABLE_REMEDY}"
         ) from e
 
 
@@ -60,14 +103,15 @@ def _decode(
     """Decode grey image files of one size; ValueError names the first that is not."""
     pixels = np.empty((len(files), *shape), dtype=np.uint8)
     for i, file in enumerate(files):
-        mode, image = _read_image(file)
-        if mode != "L" or image.shape != shape:
+        image = open_image(file)
+        array = np.asarray(image)
+        if image.mode != "L" or array.shape != shape:
             raise ValueError(
                 f"expected grey images (mode 'L') of shape {shape}, like the first file, "
-                f"got mode {mode!r} and shape {image.shape} in {file}; "
+                f"got mode {image.mode!r} and shape {array.shape} in {file}; "
                 "convert it with PIL's Image.convert('L') and Image.resize"
             )
-        pixels[i] = image
+        pixels[i] = array
     return pixels
 
 
@@ -76,88 +120,159 @@ _PARALLEL_FROM = 5000  # files; fewer are decoded before a pool of processes has
 _FILES_PER_TASK = 1000
 
 
-def _decode_all(files: list) -> np.ndarray:  # uint8, shape (len(files), height, width)
-    """Decode grey image files like the first one, many of them on all cores."""
-    _, first = _read_image(files[0])
-    decode = partial(_decode, shape=first.shape[:2])
+def _end_with_parent() -> None:
+    """Let this worker process end as soon as the process that started it does."""
+
+    def watch():
+        parent_process().join()
+        os._exit(1)
+
+    Thread(target=watch, daemon=True).start()
+
+
+def _decode_all(
+    files: list,
+    shape: tuple[int, int],  # height and width
+) -> np.ndarray:  # uint8, shape (len(files), height, width)
+    """Decode grey image files of one size, many of them on all cores."""
     if len(files) < _PARALLEL_FROM:
-        return decode(files)
+        return _decode(files, shape)
+    decode = partial(_decode, shape=shape)
     starts = range(0, len(files), _FILES_PER_TASK)
     parts = [files[start : start + _FILES_PER_TASK] for start in starts]
-    if sys.platform != "linux":
-        return np.concatenate([decode(part) for part in progress_bar(parts)])
-    with ProcessPoolExecutor(mp_context=get_context("fork")) as pool:
-        decoded = pool.map(decode, parts)
-        return np.concatenate(list(progress_bar(decoded, total=len(parts))))
+    if sys.platform == "linux":
+        with suppress(BrokenProcessPool):
+            with ProcessPoolExecutor(None, get_context("fork"), _end_with_parent) as pool:
+                decoded = pool.map(decode, parts)
+                return np.concatenate(list(progress_bar(decoded, total=len(parts))))
+    return np.concatenate([decode(part) for part in progress_bar(parts)])
 
 
 # %% ../nbs/reference/pixels.ipynb #px000017
 def _fingerprint(
-    files: list,  # below `root`
-    root: Path,  # is left out of the names, so that a moved folder keeps its cache
+    files: list,
+    root: Path,  # is left out of the names below it, so that a moved folder keeps its cache
 ) -> str:
-    """Return a digest of the files' names, sizes and modification times."""
-    prefix = len(str(root))
+    """Return a digest of the files' names, sizes and times; ValueError for what is no file."""
+    prefix = str(root) + os.sep
     lines = []
     for file in files:
-        name = str(file)[prefix:]
-        stat = os.stat(file)
-        lines.append(f"{name}|{stat.st_size}|{stat.st_mtime_ns}")
+        name = str(file).removeprefix(prefix)
+        found = os.stat(file)
+        if not stat.S_ISREG(found.st_mode):  # reading from a pipe could wait forever
+            raise ValueError(
+                f"expected an image file, got {file}, which cannot be read (it is a folder, "
+                "a pipe or a device); remove it"
+            )
+        lines.append(f"{name}|{found.st_size}|{found.st_mtime_ns}|{found.st_ctime_ns}")
     return blake2b(os.fsencode("\n".join(lines)), digest_size=8).hexdigest()
 
 
-# %% ../nbs/reference/pixels.ipynb #px000020
-def _open_cache(cache: Path) -> np.ndarray:
-    """Map a cache file into memory; changes to the array never reach the file."""
-    return np.load(cache, mmap_mode="c")
+# %% ../nbs/reference/pixels.ipynb #eb953592
+_CHECKSUM_SIZE = 4  # bytes
+
+
+def _checksum(pixels: np.ndarray) -> bytes:
+    """Return a checksum of some pixels, which finds every flipped byte."""
+    return zlib.crc32(pixels).to_bytes(_CHECKSUM_SIZE)
+
+
+def _open_cache(
+    cache: Path,
+    shape: tuple[int, int, int],  # of the pixels that it should hold
+) -> np.ndarray | None:  # uint8, of that shape
+    """Map a cache file into memory; None if there is none, or if it is damaged.
+
+    Changes to the array never reach the file.
+    """
+    try:
+        content = np.memmap(cache, np.uint8, mode="c")
+    except (OSError, ValueError):  # there is no such file, or it is empty
+        return None
+    pixels = content[:-_CHECKSUM_SIZE]
+    if pixels.size != math.prod(shape):
+        return None
+    if content[-_CHECKSUM_SIZE:].tobytes() != _checksum(pixels):
+        return None
+    return pixels.reshape(shape)
 
 
 def _write_cache(cache: Path, pixels: np.ndarray) -> None:
     """Write a cache file in one step, then remove older ones beside it."""
     folder = cache.parent
     with staging_folder(folder / ".pixels") as staging:
-        staged = Path(staging) / "pixels.npy"
-        np.save(staged, pixels)
+        staged = Path(staging) / "pixels"
+        with open(staged, "wb") as file:
+            file.write(pixels)
+            file.write(_checksum(pixels))
+            file.flush()
+            os.fsync(file.fileno())
         os.replace(staged, cache)
-    for old in folder.glob(".pixels-*.npy"):
+    for old in folder.glob(".pixels-*"):
         if old != cache:
-            old.unlink(missing_ok=True)
+            with suppress(OSError):  # it may be open in another program
+                old.unlink(missing_ok=True)
 
 
+# %% ../nbs/reference/pixels.ipynb #px000020
 def read_pixels(
-    path: Path,  # a folder that holds the files; the cache is written into it
+    path: str | Path,  # a folder that holds the files; the cache is written into it
     files: list,  # grey image files of one size, anywhere below `path`
 ) -> np.ndarray:  # uint8, shape (len(files), height, width); memory-mapped if there is a cache
-    """Return the pixels of all files, decoded once; ValueError names a file that does not fit."""
+    """Return the pixels of all files, decoded once.
+
+    Raises a ValueError that names the first file that is not a grey image of the size of the
+    others. Warns if the cache cannot be written.
+    """
     if not files:
         raise ValueError(f"expected image files below {path}, got none")
-    cache = Path(path) / f".pixels-{_fingerprint(files, path)}.npy"
-    try:
-        return _open_cache(cache)
-    except (OSError, ValueError, EOFError):  # there is no cache, or it is damaged
-        pixels = _decode_all(files)
+    cache = Path(path) / f".pixels-{_fingerprint(files, path)}"
+    first = np.asarray(open_image(files[0]))
+    shape = (len(files), *first.shape[:2])
+    cached = _open_cache(cache, shape)
+    if cached is not None:
+        return cached
+    pixels = _decode_all(files, shape[1:])
     try:
         _write_cache(cache, pixels)
-        return _open_cache(cache)
-    except OSError:  # the folder is read-only, or the disk is full
+    except OSError as e:
+        warnings.warn(
+            f"expected to keep the pixels in a file in {path}, got: {e.strerror or e}; make the "
+            "folder writable or free some space, or all images are decoded again at each start",
+            stacklevel=2,
+        )
         return pixels
+    cached = _open_cache(cache, shape)
+    return pixels if cached is None else cached
 
 
 # %% ../nbs/reference/pixels.ipynb #2b7c2098
-def _grey_pixels(pixels: torch.Tensor | np.ndarray) -> np.ndarray:  # uint8, shape (H, W)
-    """Return the pixels of one image as grey ones; ValueError unless they are uint8."""
+_LONGEST_SIDE = 4096  # pixels
+
+
+def _limit_sides(
+    image: Image.Image,  # grey
+) -> Image.Image:
+    """Reduce an image with too long a side by a whole factor."""
+    factor = math.ceil(max(image.size) / _LONGEST_SIDE)
+    return image.reduce(factor) if factor > 1 else image
+
+
+def _image_of_pixels(pixels: torch.Tensor | np.ndarray) -> Image.Image:  # in grey or in color
+    """Return the image that some pixels show; ValueError unless they are uint8 ones."""
     given = describe(pixels)
-    if isinstance(pixels, torch.Tensor):
+    if isinstance(pixels, torch.Tensor) and pixels.dtype == torch.uint8 and not pixels.is_meta:
         pixels = np.asarray(pixels.cpu())
     if pixels.ndim == 3 and pixels.shape[0] == 1:
         pixels = pixels[0]
     is_grey = pixels.ndim == 2
     is_color = pixels.ndim == 3 and pixels.shape[2] == 3
-    if pixels.dtype != np.uint8 or not (is_grey or is_color):
+    is_uint8 = isinstance(pixels, np.ndarray) and pixels.dtype == np.uint8
+    if not is_uint8 or not (is_grey or is_color) or 0 in pixels.shape:
         raise ValueError(
             f"expected uint8 pixels (0 to 255) of shape (H, W), (1, H, W) or (H, W, 3), got {given}"
         )
-    return np.asarray(Image.fromarray(pixels).convert("L"))
+    return Image.fromarray(pixels)
 
 
 def grey_image(
@@ -165,10 +280,16 @@ def grey_image(
 ) -> PILImageBW:
     """Return one image in grey, leaving `o` as it is.
 
-    Pixels are uint8 of shape (H, W), (1, H, W) or (H, W, 3); a ValueError is raised for others.
+    Pixels are uint8 of shape (H, W), (1, H, W) or (H, W, 3). An image with a side above 4,096
+    pixels is reduced. Raises a ValueError for anything else, for a file that cannot be read, and
+    for one with more pixels than PIL's `Image.MAX_IMAGE_PIXELS`.
     """
-    if isinstance(o, Image.Image):
-        o = np.asarray(o.convert("L"))
+    if isinstance(o, (str, Path, bytes)):
+        image = open_image(o, "L")
     elif isinstance(o, (torch.Tensor, np.ndarray)):
-        o = _grey_pixels(o)
-    return PILImageBW.create(o)
+        image = _image_of_pixels(o).convert("L")
+    elif isinstance(o, Image.Image):
+        image = o.convert("L")
+    else:
+        raise ValueError(f"expected an image file, a PIL image or uint8 pixels, got {describe(o)}")
+    return PILImageBW.create(_limit_sides(image))

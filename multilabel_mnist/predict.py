@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
+from traceback import walk_tb
 
 import numpy as np
 import torch
@@ -30,13 +31,14 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import IterableDataset, Subset
 
-from .batches import PixelDL
-from .checks import check_scores, describe, is_fastai
-from .inference import SigmoidPreds, logits_of
-from .items import innermost, loader_of_items, loader_of_split
-from .losses import probe_loss, read_loss
-from .row_order import OrderedBatches, in_order
-from .trial import attempt
+from multilabel_mnist.batches import PixelDL
+from multilabel_mnist.checks import check_scores, describe, is_fastai
+from multilabel_mnist.inference import SigmoidPreds, logits_of
+from multilabel_mnist.items import innermost, loader_of_items, loader_of_split
+from multilabel_mnist.losses import probe_loss, read_loss
+from multilabel_mnist.pixels import UNREADABLE_REMEDY
+from multilabel_mnist.row_order import OrderedBatches, in_order
+from multilabel_mnist.trial import attempt
 
 
 # %% ../nbs/reference/predict.ipynb #232a2075
@@ -122,13 +124,24 @@ def _bare_forward_pass(
 
 
 # %% ../nbs/reference/predict.ipynb #217badcd
-def _can_be_read(file: str | Path) -> bool:
-    """Say whether an image file can be decoded."""
-    try:
-        Image.open(file).load()
-    except (OSError, SyntaxError):  # PIL raises SyntaxError for some broken files
-        return False
-    return True
+def _is_about_an_image(error: Exception) -> bool:
+    """Say whether an error comes from a file or out of PIL, perhaps in a worker process."""
+    frames = [frame for frame, _ in walk_tb(error.__traceback__)]
+    packages = {frame.f_globals.get("__name__", "").partition(".")[0] for frame in frames}
+    # What a worker process raises has its traceback in its text.
+    is_from_pil = "PIL" in packages or "/PIL/" in str(error)
+    return is_from_pil or isinstance(error, (OSError, SyntaxError))
+
+
+def _unreadable_file(items: list | None) -> str | None:
+    """Say which file among some items is the first that PIL cannot decode, and why."""
+    for item in items or []:
+        if isinstance(item, (str, Path)):
+            try:
+                Image.open(item).load()
+            except Exception as e:  # on a damaged file PIL's decoders raise errors of many kinds
+                return f"{item}, which cannot be read ({e}); {UNREADABLE_REMEDY}"
+    return None
 
 
 def _gathered(
@@ -159,14 +172,11 @@ def _outputs(
             if isinstance(batches.loader, PixelDL) and not _callbacks_matter(learn):
                 return _bare_forward_pass(learn, batches.loader)
             return _gathered(learn, batches)
-    except (OSError, SyntaxError) as e:
-        files = [item for item in items or [] if isinstance(item, (str, Path))]
-        broken = next((file for file in files if not _can_be_read(file)), None)
-        if broken is None:
+    except Exception as e:  # of the model and the transforms too: those are raised as they are
+        unreadable = _unreadable_file(items) if _is_about_an_image(e) else None
+        if unreadable is None:
             raise
-        raise ValueError(
-            f"expected image files, got {broken}, which cannot be read ({e}); repair or remove it"
-        ) from e
+        raise ValueError(f"expected image files, got {unreadable}") from e
 
 
 # %% ../nbs/reference/predict.ipynb #da40555b
@@ -387,7 +397,8 @@ def sigmoid_preds(
 
     The learner is left as it was. Warns if the loss did not train sigmoids and no calibrator was
     passed, and if the order of the rows is not known. Raises ValueError for bad items, splits,
-    outputs or thresholds, and for language models.
+    outputs or thresholds, and for language models. A file that cannot be read is such an item: the
+    error names it, and fastai's `verify_images` finds all of them, to leave them out beforehand.
     """
     dl, items = _choose_loader(learn, items, dl)
     batches = _ordered_batches(dl)

@@ -92,7 +92,8 @@ def test_pixels_are_bytes_in_a_mapped_file(dls):
     kept = pixels[0].copy()
     pixels[0] = 255  # a mistake stays in this process
     try:
-        assert (np.load(pixels.filename)[0] == kept).all()
+        in_the_file = np.fromfile(pixels.filename, "uint8", count=kept.size)
+        assert (in_the_file == kept.ravel()).all()
     finally:
         pixels[0] = kept
 
