@@ -6,7 +6,6 @@
 __all__ = ["MaskedBCEWithLogitsLoss"]
 
 # %% ../nbs/reference/masked.ipynb #d0173267
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 

@@ -15,7 +15,6 @@ __all__ = [
     "axis_of_labels",
     "leave_out",
     "nothing_to_learn",
-    "masked_loss",
     "TargetNotFinite",
     "PredictionNotFinite",
     "LossNotFinite",
@@ -237,7 +236,7 @@ _MASKABLE = (
 )
 
 
-def masked_loss(f: Facts) -> list[str]:
+def _masked_loss(f: Facts) -> list[str]:
     """Use the loss that leaves out NaN, with the settings of the old one, where there is one."""
     if f.targ_shape != f.pred_shape or f.info.name not in _MASKABLE:
         return []
@@ -279,7 +278,7 @@ class TargetNotFinite(Cause):
         fixes = leave_out(f, Known("targ.isfinite()", f.targ.isfinite()))
         if found.n == found.total:
             fixes = [nothing_to_learn()]
-        masked = [] if found.infinite else masked_loss(f)
+        masked = [] if found.infinite else _masked_loss(f)
         return [*masked, *fixes, *self._fill(f)]
 
     def _fill(self, f):
