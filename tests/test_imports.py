@@ -75,7 +75,7 @@ sys.meta_path.insert(0, NoFastai())
 HEAVY = ("fastai", "pandas", "sklearn", "scipy", "matplotlib")
 PLAIN = (
     "ambiguity calibrate checks classifier explain final_linear head inference labels lazy losses "
-    "mismatch"
+    "masked mismatch report"
 ).split()
 
 
