@@ -139,9 +139,9 @@ def exact_match(
     """Return the share of images for which all C outputs are right.
 
     An output is right if the class fires exactly when its target is 1. A target of NaN
-    is not known and counts for nothing. ValueError for shapes that do not fit, for NaN
-    in the predictions and for an empty batch. Warns if the logits look like
-    probabilities.
+    is not known, and an image is right if all its known targets are met. ValueError for
+    shapes that do not fit, for NaN in the predictions and for an empty batch. Warns if
+    the logits look like probabilities.
     """
     scores = check_scores(inp, "predictions")
     if check_flag(sigmoid, "sigmoid"):

@@ -190,14 +190,22 @@ def overall_scores(
     """Return exact match, Hamming loss, micro and macro F1 beside those of two baselines.
 
     The baselines predict nothing, and the most frequent class for each item. Unknown answers are
-    left out: an item is an exact match if all its known answers are right. The macro F1 is the mean
-    of the classes for which it is defined. Raises ValueError as `class_report`.
+    left out: an item is an exact match if all its known answers are right. Warns if some items have
+    no known answer, because those are right whatever is predicted. The macro F1 is the mean of the
+    classes for which it is defined. Raises ValueError as `class_report`.
     """
     import pandas as pd
 
     preds = _as_preds(preds, targs, vocab, threshold)
     positives, negatives = (o.numpy() for o in known_answers(preds.probs, preds.targs))
     known = positives | negatives
+    n_empty = int((~known.any(1)).sum())
+    if n_empty:
+        warnings.warn(
+            f"{n_empty} of {len(known)} items have no known answer, and count as an exact match; "
+            "leave them out",
+            stacklevel=2,
+        )
     frequencies, _ = _shares(positives, known)
     most_frequent = np.nanargmax(frequencies)
     nothing = np.zeros_like(known)

@@ -214,6 +214,7 @@ def test_a_report_of_500_classes_fits_a_notebook():
 
 @given(st.integers(0, 10**6), st.integers(1, 10), st.integers(1, 4), st.sampled_from([0, 0.3, 0.8]))
 @STEADY
+@pytest.mark.filterwarnings("ignore:.* items have no known answer")
 def test_overall_scores_stand_beside_baselines_counted_one_by_one(seed, n, n_classes, share):
     probs, targets = draw(seed, n, n_classes, share)
     if targets.isnan().all():
@@ -247,6 +248,15 @@ def test_overall_scores_stand_beside_baselines_counted_one_by_one(seed, n, n_cla
     preds = SigmoidPreds.from_probs(probs, targs=targets, threshold=0.35)
     exact = preds.exact.float().mean().item()
     assert overall.loc["predictions", "exact match"] == pytest.approx(exact)
+
+
+def test_items_of_which_nothing_is_known_are_told():
+    probs = torch.tensor([[0.9, 0.2], [0.1, 0.8], [0.1, 0.2]])
+    targets = torch.tensor([[0, 0], [NAN, NAN], [NAN, 1]])
+    with pytest.warns(UserWarning, match="^1 of 3 items have no known answer") as caught:
+        overall = overall_scores(probs, targets)
+    assert caught[0].filename == __file__
+    assert overall.loc["predictions", "exact match"] == pytest.approx(1 / 3)
 
 
 # Frequencies
