@@ -18,9 +18,17 @@ from collections.abc import Callable
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils.data import DataLoader, SequentialSampler
 
 from multilabel_mnist.calibrate import row_slices, targets_like
-from multilabel_mnist.checks import check_count, check_probs, describe
+from multilabel_mnist.checks import (
+    check_count,
+    check_function,
+    check_probs,
+    check_seed,
+    check_tensor,
+    describe,
+)
 
 
 # %% ../nbs/07_ambiguity.ipynb #54892853
@@ -65,15 +73,16 @@ def _draw_drops(drops, ink_per_drop, shape):
 def _check_morph(a, b, steps):
     """Return two images that can be morphed; ValueError for others."""
     check_count(steps, "steps", minimum=2, hint="both ends count")
-    a, b = np.asarray(a), np.asarray(b)
-    is_image = a.ndim == 2 and a.dtype == np.uint8 and b.dtype == np.uint8
+    expected = "a uint8 image of shape (H, W)"
+    a, b = check_tensor(a, "a", expected), check_tensor(b, "b", expected)
+    is_image = a.ndim == 2 and a.dtype == torch.uint8 and b.dtype == torch.uint8
     if not is_image or a.shape != b.shape:
         raise ValueError(
             f"expected two uint8 images of one shape (H, W), got {describe(a)} and {describe(b)}"
         )
     if not a.any() or not b.any():
         raise ValueError("expected ink in both images, got a blank one")
-    return a, b
+    return a.cpu().numpy(), b.cpu().numpy()
 
 
 def morph(
@@ -101,11 +110,21 @@ def morph(
 
 
 # %% ../nbs/07_ambiguity.ipynb #4c261674
+def _check_preds(preds):
+    """Raise a TypeError for anything that holds no probabilities and class names."""
+    if not isinstance(getattr(preds, "probs", None), Tensor):
+        raise TypeError(
+            f"expected preds to be a SigmoidPreds, got {describe(preds)}; "
+            "SigmoidPreds.from_probs(probs) makes one"
+        )
+
+
 def most_ambiguous(
     preds,  # a SigmoidPreds
     k: int = 8,  # how many
 ):  # a SigmoidPreds of k items, or of all if there are fewer
     """Return the predictions of the most ambiguous items, hardest first."""
+    _check_preds(preds)
     check_count(k, "k")
     order = ambiguity(preds.probs).argsort(descending=True, stable=True)
     return preds[order[:k]]
@@ -121,6 +140,7 @@ def confused_pairs(
     """
     import pandas as pd
 
+    _check_preds(preds)
     n, n_classes = preds.probs.shape
     together = torch.zeros(n_classes, n_classes, dtype=torch.double)
     for rows in row_slices(n, n_classes, min_rows=256):
@@ -156,6 +176,22 @@ def label_suspicion(
 
 
 # %% ../nbs/07_ambiguity.ipynb #7b55843e
+def _valid_probs(learn):
+    """Return what a learner says of its `valid`, in the order of its items."""
+    if not hasattr(learn, "get_preds"):
+        raise TypeError(f"expected make_learner to return a fastai Learner, got {describe(learn)}")
+    valid = getattr(getattr(learn, "dls", None), "valid", None)
+    with learn.no_bar():
+        if not isinstance(valid, DataLoader):
+            return check_probs(learn.get_preds()[0])
+        if not isinstance(valid.sampler, SequentialSampler):
+            raise ValueError(
+                f"expected valid in order, got a {type(valid.sampler).__name__}; "
+                "build it with shuffle=False"
+            )
+        return check_probs(learn.get_preds(dl=valid)[0])  # fastai cannot copy it
+
+
 def out_of_fold_probs(
     make_learner: Callable,  # positions to hold out, (M,) -> a trained fastai Learner
     n_items: int,  # N
@@ -168,20 +204,19 @@ def out_of_fold_probs(
     positions, which are sorted. ValueError if it has another length, or if the outputs
     are not probabilities, because the loss has no activation.
     """
+    check_function(make_learner, "make_learner", "one that trains without some items")
     check_count(k, "k", minimum=2)
     check_count(n_items, "n_items", minimum=k, hint="at least one item per fold")
-    positions = np.random.default_rng(seed).permutation(n_items)
+    positions = np.random.default_rng(check_seed(seed)).permutation(n_items)
     # In order within a fold, because some ways to split keep the order of the items.
     folds = [np.sort(fold) for fold in np.array_split(positions, k)]
     probs = []
     for held_out in folds:
-        learn = make_learner(held_out)
-        with learn.no_bar():
-            fold_probs, _ = learn.get_preds()
+        fold_probs = _valid_probs(make_learner(held_out))
         if len(fold_probs) != len(held_out):
             raise ValueError(
                 f"expected the {len(held_out)} held-out items in the learner's valid, "
                 f"got {len(fold_probs)}; build it with IndexSplitter(held_out)"
             )
-        probs.append(check_probs(fold_probs.as_subclass(Tensor)))
+        probs.append(fold_probs)
     return torch.cat(probs)[np.concatenate(folds).argsort()]

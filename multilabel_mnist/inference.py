@@ -15,7 +15,7 @@ __all__ = [
 ]
 
 # %% ../nbs/reference/inference.ipynb #ff76e58f
-from collections.abc import Mapping
+from collections.abc import Hashable, Iterable, Mapping, Set
 from copy import copy
 from itertools import pairwise
 from pathlib import Path
@@ -33,8 +33,11 @@ from multilabel_mnist.calibrate import (
     tune_thresholds,
 )
 from multilabel_mnist.checks import (
+    check_count,
+    check_number,
     check_probs,
     check_scores,
+    check_tensor,
     check_threshold,
     describe,
     warn_if_probs,
@@ -168,6 +171,89 @@ def _lay_out(
 
 
 # %% ../nbs/reference/inference.ipynb #7bc32481
+def _in_a_list(o, name: str) -> list:
+    """Return a collection that has an order as a list; ValueError for anything else."""
+    has_no_order = isinstance(o, (str, bytes, Set, Mapping)) or hasattr(o, "columns")
+    if has_no_order or not isinstance(o, Iterable) or getattr(o, "ndim", 1) == 0:
+        raise ValueError(f"expected {name} to be a list, got {describe(o)}")
+    return o.tolist() if name == "vocab" and isinstance(o, Tensor) else list(o)
+
+
+def _check_names(vocab) -> list:
+    """Return class names as a list; ValueError for what has no order, and for lists as names."""
+    names = _in_a_list(vocab, "vocab")
+    for name in names:
+        if not isinstance(name, Hashable):
+            raise ValueError(
+                f"expected vocab to be a list of class names, got {describe(name)} in it"
+            )
+    return names
+
+
+def _is_series(o) -> bool:
+    """Say whether an object is a column of pandas."""
+    return hasattr(o, "index") and hasattr(o, "to_dict") and not hasattr(o, "columns")
+
+
+def _is_numbered(names) -> bool:
+    """Say whether names are 0, 1, 2, ..., as pandas numbers what has none."""
+    return list(names) == list(range(len(names)))
+
+
+def _columns_by_name(targs, vocab: list):
+    """Return a DataFrame of targets with its columns in the order of the class names."""
+    if not hasattr(targs, "iloc") or not hasattr(targs, "columns"):
+        return targs
+    columns = list(targs.columns)
+    if len(columns) != len(vocab) or len(vocab) == 1 or _is_numbered(columns):
+        return targs
+    if set(columns) != set(vocab) or len(set(vocab)) != len(vocab):
+        raise ValueError(
+            f"expected the columns of targets to be the class names {vocab}, got {columns}; "
+            "pass targets.to_numpy() if they are in order"
+        )
+    return targs.iloc[:, [columns.index(name) for name in vocab]]
+
+
+def _calibrated(calibrator, logits: Tensor) -> Tensor:  # float32, shape (N, C)
+    """Return what a calibrator makes of logits; an error unless it is a probability of each."""
+    if not callable(calibrator):
+        raise TypeError(
+            "expected calibrator to be a fitted SigmoidCalibrator or a function from logits to "
+            f"probabilities, got {describe(calibrator)}"
+        )
+    probs = check_probs(calibrator(logits), "what the calibrator returns").float()
+    if probs.shape != logits.shape:
+        raise ValueError(
+            f"expected the calibrator to return probabilities of shape {tuple(logits.shape)}, "
+            f"got {tuple(probs.shape)}"
+        )
+    return probs
+
+
+def _positions(
+    idx,  # a position, a slice, a list of positions or a mask
+    n: int,  # how many items there are
+) -> np.ndarray:  # int64
+    """Return positions from 0 up; IndexError or TypeError for what names none."""
+    expected = f"positions from {-n} to {n - 1}, a slice or a mask of {n}"
+    given = describe(idx)
+    if isinstance(idx, Tensor):
+        idx = check_tensor(idx, "positions", expected).detach().cpu().numpy()
+    try:
+        if not isinstance(idx, slice):
+            # An empty list becomes an array of floats, which cannot index.
+            is_empty = np.ndim(idx) == 1 and np.size(idx) == 0
+            idx = [] if is_empty else np.asarray(idx)
+        at = np.atleast_1d(np.arange(n)[idx])
+    except (IndexError, TypeError, ValueError) as e:
+        kind = IndexError if isinstance(e, IndexError) else TypeError
+        raise kind(f"expected {expected}, got {given} ({e})") from e
+    if at.ndim != 1:
+        raise TypeError(f"expected {expected}, got {given}")
+    return at.copy()  # torch takes no reversed view
+
+
 def _thresholds_by_name(
     named: Mapping,  # from class names to probabilities
     vocab: list,  # C class names
@@ -219,6 +305,8 @@ class SigmoidPreds:
     ):
         """Check that all parts fit the logits; ValueError if one does not, and for NaN.
 
+        If there are class names, the columns of a DataFrame of targets and the index of a Series of
+        thresholds are matched with them, unless pandas has only numbered these.
         Warns if the logits look like probabilities: those are for `SigmoidPreds.from_probs`. A
         tensor in second place is read as targets, as in `SigmoidPreds(*learn.get_preds(act=noop))`.
         """
@@ -258,8 +346,11 @@ class SigmoidPreds:
             items = items.index
         n, n_classes = logits.shape
         self.logits = logits
-        self.vocab = [str(c) for c in range(n_classes)] if vocab is None else list(vocab)
-        self.items = list(range(n)) if items is None else list(items)
+        self._has_names = vocab is not None
+        self.vocab = [str(c) for c in range(n_classes)] if vocab is None else _check_names(vocab)
+        if self._has_names:
+            targs = _columns_by_name(targs, self.vocab)
+        self.items = list(range(n)) if items is None else _in_a_list(items, "items")
         if (len(self.items), len(self.vocab)) != (n, n_classes):
             raise ValueError(
                 f"expected {n} items and {n_classes} class names for logits of shape "
@@ -272,12 +363,15 @@ class SigmoidPreds:
 
     def _set(self, threshold, calibrator, others=0.5) -> None:
         """Take on a threshold and a calibrator, and compute the probabilities."""
+        if _is_series(threshold) and not _is_numbered(threshold.index):
+            if self._has_names or set(threshold.index) <= set(self.vocab):
+                threshold = threshold.to_dict()
         if isinstance(threshold, Mapping):
             threshold = _thresholds_by_name(threshold, self.vocab, others)
         self.threshold = check_threshold(threshold, len(self.vocab))
         self.calibrator = calibrator
         if calibrator is not None:
-            self.probs = calibrator(self.logits)
+            self.probs = _calibrated(calibrator, self.logits)
         elif self._given_probs is not None:
             self.probs = self._given_probs
         else:
@@ -335,11 +429,8 @@ class SigmoidPreds:
         self,
         idx,  # a position, a slice, a list of positions or a mask
     ) -> "SigmoidPreds":
-        """Return the predictions of some items."""
-        if not isinstance(idx, slice):
-            # An empty list becomes an array of floats, which cannot index.
-            idx = np.asarray(idx) if np.size(idx) else []
-        at = np.atleast_1d(np.arange(len(self))[idx]).copy()  # torch takes no reversed view
+        """Return the predictions of some items; IndexError for positions that there are not."""
+        at = _positions(idx, len(self))
         res = copy(self)
         for name in ("logits", "probs", "targs", "_given_probs"):
             values = getattr(self, name)
@@ -431,8 +522,11 @@ class SigmoidPreds:
         """Show images with verdicts, firing classes and true classes; wrong titles are red.
 
         Where nothing fires, the strongest class stands in brackets. Raises ValueError if items
-        are not images.
+        are not images, and for numbers that show nothing.
         """
+        n = check_count(n, "n", minimum=0)
+        ncols = check_count(ncols, "ncols")
+        size = check_number(size, "size", 0.1, 20)
         shown = self[:n]
         if len(shown) == 0:
             print("no items to show")

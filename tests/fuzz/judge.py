@@ -33,6 +33,7 @@ class Case:
     same: Callable | None = None  # of (answer, expected): raises AssertionError if they differ
     examples: int = 200  # in the tests
     budget: float = 60.0  # seconds, of the command
+    errors: tuple = (ValueError, TypeError)
     draws: bool = False  # from torch's own generator, as documented
     keeps: bool = True  # the arguments as they are
 
@@ -118,9 +119,9 @@ SENTENCE = re.compile(r"expected .+\bgot\b.+", re.DOTALL)
 LONGEST = 1200  # characters of a message that somebody reads
 
 
-def is_documented(error):
-    """Say whether an error is a ValueError or TypeError of ours: expected X, got Y."""
-    if type(error) not in (ValueError, TypeError):
+def is_documented(error, kinds):
+    """Say whether an error is one of ours, of a kind that is promised: expected X, got Y."""
+    if type(error) not in kinds:
         return False
     message = str(error)
     is_sentence = bool(SENTENCE.match(message)) and len(message) <= LONGEST
@@ -195,7 +196,7 @@ def judge(case, arguments):
         return Outcome("wrong", fault)
     expected = expectation(case, arguments)
     if error is not None:
-        return judge_error(error, expected)
+        return judge_error(case, error, expected)
     if expected is UNSURE:
         return Outcome("not judged")
     if expected is REFUSED:
@@ -217,10 +218,10 @@ def expectation(case, arguments):
         return case.expected(**meanings)
 
 
-def judge_error(error, expected):
+def judge_error(case, error, expected):
     """Return the outcome of a call that raised an error."""
     text = "".join(traceback.format_exception(error))[-3000:]
-    if not is_documented(error):
+    if not is_documented(error, case.errors):
         return Outcome("obscure", mechanism(error), text)
     if expected is REFUSED or expected is UNSURE:
         return Outcome("refused")

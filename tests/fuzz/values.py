@@ -301,9 +301,9 @@ scalars = st.sampled_from(SCALARS).map(scalar_value)
 
 
 def no_number(make):
-    """Return a new object that is no number; a text means itself."""
+    """Return a new object that is no number; None and a text mean themselves."""
     o = make()
-    return Value(o, o if isinstance(o, str) else NONSENSE)
+    return Value(o, o if o is None or isinstance(o, str) else NONSENSE)
 
 
 no_numbers = st.sampled_from(NO_NUMBERS).map(no_number)
