@@ -74,12 +74,11 @@ def _check_morph(a, b, steps):
     """Return two images that can be morphed; ValueError for others."""
     check_count(steps, "steps", minimum=2, hint="both ends count")
     expected = "a uint8 image of shape (H, W)"
+    came = f"{describe(a)} and {describe(b)}"
     a, b = check_tensor(a, "a", expected), check_tensor(b, "b", expected)
     is_image = a.ndim == 2 and a.dtype == torch.uint8 and b.dtype == torch.uint8
     if not is_image or a.shape != b.shape:
-        raise ValueError(
-            f"expected two uint8 images of one shape (H, W), got {describe(a)} and {describe(b)}"
-        )
+        raise ValueError(f"expected two uint8 images of one shape (H, W), got {came}")
     if not a.any() or not b.any():
         raise ValueError("expected ink in both images, got a blank one")
     return a.cpu().numpy(), b.cpu().numpy()
