@@ -276,7 +276,7 @@ def main(argv=None):
     acc.print(f"exact match on testing/: {exact:.4f}, {n} processes on {acc.device.type}")
     if acc.is_main_process and args.results:
         results = {"losses": losses, "exact": exact, "processes": n}
-        args.results.write_text(json.dumps(results))
+        args.results.write_text(json.dumps(results), encoding="utf-8")
     if acc.is_main_process and args.save:
         torch.save(model.state_dict(), args.save)
     acc.end_training()

@@ -3,12 +3,17 @@
 Each process here is a real one.
 """
 
+import contextlib
+import io
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
+from multiprocessing import get_context
 
+import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
@@ -16,6 +21,8 @@ import torch
 from accelerate.state import AcceleratorState
 from fastai.data.all import get_image_files
 from fastai.learner import Learner
+from PIL import Image
+from torch import nn
 
 from conftest import ROOT, run
 from examples import train, verdicts
@@ -23,6 +30,13 @@ from multilabel_mnist.data import DigitDataLoaders, digits_path
 from multilabel_mnist.inference import sigmoid_preds
 from multilabel_mnist.labels import BCEOneHotLossFlat
 from multilabel_mnist.training import digit_cnn
+
+try:
+    import fcntl
+    import resource
+except ImportError:  # on Windows
+    fcntl = resource = None
+posix = pytest.mark.skipif(os.name == "nt", reason="names, pipes, locks and limits of POSIX")
 
 SMALL = ["--source", "embedded", "--n-train", "512", "--epochs", "2", "--cpu"]
 
@@ -51,7 +65,9 @@ def test_two_processes_have_the_losses_of_one(norm, parts, precision, tmp_path):
     words = [*SMALL, *precision, "--norm", norm, "--results"]
     ran(*TORCHRUN, ROOT / "examples/train.py", *words, tmp_path / "two.json")
     train.main([*words, str(tmp_path / "one.json"), "--parts", str(parts)])
-    two, one = (json.loads((tmp_path / f"{n}.json").read_text()) for n in ("two", "one"))
+    two, one = (
+        json.loads((tmp_path / f"{n}.json").read_text(encoding="utf-8")) for n in ("two", "one")
+    )
     assert (one["processes"], two["processes"]) == (1, 2)
     assert len(one["losses"]) == 8 and one["losses"][-1] < 0.6 * one["losses"][0]
     torch.testing.assert_close(
@@ -95,8 +111,8 @@ def folder(tmp_path_factory):
     for f in get_image_files(digits_path("embedded") / "testing"):
         (res / f.parent.name).mkdir(exist_ok=True)
         (res / f.parent.name / f.name).symlink_to(f)
-    (res / "3" / "broken.png").write_text("no picture")
-    (res / "notes.txt").write_text("no picture either, and not called one")
+    (res / "3" / "broken.png").write_text("no picture", encoding="utf-8")
+    (res / "notes.txt").write_text("no picture either, and not called one", encoding="utf-8")
     return res
 
 
@@ -164,3 +180,226 @@ def test_what_a_kill_left_is_not_read(model, folder, tmp_path, capsys):
     groups = [listed.metadata.row_group(i) for i in range(listed.num_row_groups)]
     assert [group.num_rows for group in groups] == [50] * 7 + [11]
     assert [pq.ParquetFile(f).num_row_groups for f in sorted(before)] == [5] * 7 + [2]
+
+
+@pytest.fixture
+def few(folder, tmp_path):
+    """A folder with six digits, to which a test adds its own."""
+    res = tmp_path / "few"
+    res.mkdir()
+    for file in sorted((folder / "4").iterdir())[:6]:
+        (res / file.name).symlink_to(file.resolve())
+    return res
+
+
+def run_verdicts(pkl, few, *words, out=None, rows=4, batch=3):
+    """Run the script in this process; return its rows by path."""
+    out = out or few.parent / "out"
+    sizes = ["--rows", str(rows), "--batch", str(batch), "--cpu"]
+    verdicts.run(verdicts.arguments([str(pkl), str(few), str(out), *sizes, *words]))
+    df = pd.read_parquet(out)
+    assert df.path.is_unique
+    return df.set_index("path")
+
+
+@posix
+def test_each_bad_image_gets_its_row(model, few):
+    good = sorted(few.iterdir())[0]
+    content = good.read_bytes()
+    Image.new("1", (20_000, 20_000)).save(few / "bomb.png")
+    Image.new("1", (60_000, 1)).save(few / "thin.png")
+    (few / "empty.jpg").touch()
+    (few / "truncated.png").write_bytes(content[:100])
+    (few / "broken.png").write_bytes(content[:12] + b"\0\1\2\3" + content[16:])
+    (few / "folder.png").symlink_to(few.parent)
+    (few / "nowhere.png").symlink_to("nowhere")
+    os.mkfifo(few / "pipe.png")
+    df = run_verdicts(model[1], few)
+    bad = {"bomb", "empty", "truncated", "broken", "folder", "nowhere", "pipe"}
+    assert {name.partition(".")[0] for name in df.index[df.error.notna()]} == bad
+    assert len(df) == 6 + len(bad) + 1
+    assert (df.verdict.isna() == df.error.notna()).all()
+    assert "pipe or a device" in df.error["pipe.png"]
+    assert "does not exist" in df.error["nowhere.png"]
+    assert "pixels" in df.error["bomb.png"]
+    assert df.drop(columns=["verdict", "labels", "error"])[df.error.isna()].notna().all(axis=None)
+
+
+@posix
+def test_names_that_are_not_utf_8(model, few):
+    content = sorted(few.iterdir())[0].read_bytes()
+    below = os.path.join(os.fsencode(few), b"fol\xe9der")
+    os.mkdir(below)
+    with open(os.path.join(below, b"d\xe9j\xe0.png"), "wb") as file:
+        file.write(content)
+    (few / "déjà \n vu.png").write_bytes(content)
+    df = run_verdicts(model[1], few)
+    assert {"fol\\xe9der/d\\xe9j\\xe0.png", "déjà \n vu.png"} < set(df.index)
+    assert df.error.isna().all() and len(df) == 8
+
+
+@posix
+def test_a_folder_that_cannot_be_listed_has_a_row(model, few, monkeypatch):
+    """Root may list every folder, so the error is made up."""
+    (few / "closed").mkdir()
+    (few / "closed/a.png").symlink_to(sorted(few.iterdir())[0].resolve())
+    scandir = os.scandir
+
+    def refuse(path):
+        if os.fsencode(path).endswith(b"closed"):
+            raise PermissionError(13, "Permission denied", path)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    df = run_verdicts(model[1], few)
+    assert len(df) == 7
+    assert "cannot be listed" in df.error["closed"] and "Permission denied" in df.error["closed"]
+    assert df.error.notna().sum() == 1
+
+
+def test_a_folder_without_images(model, tmp_path):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "empty/notes.txt").touch()
+    with pytest.raises(SystemExit, match=r"expected images \(.png, .*\) below .*empty, got none"):
+        run_verdicts(model[1], tmp_path / "empty")
+    assert [p.name for p in (tmp_path / "out").iterdir()] == ["_lock"]
+
+
+@posix
+def test_two_runs_on_one_folder(model, few):
+    out = few.parent / "out"
+    out.mkdir()
+    for kind, alone in ((fcntl.LOCK_EX, True), (fcntl.LOCK_SH, True), (fcntl.LOCK_EX, False)):
+        with open(out / "_lock", "ab") as other:
+            fcntl.flock(other, kind)
+            with pytest.raises(SystemExit, match=f"another run is writing into {out}: wait"):
+                verdicts.hold(out, alone)
+    with open(out / "_lock", "ab") as other:
+        fcntl.flock(other, fcntl.LOCK_SH)
+        with pytest.raises(SystemExit, match="another run is writing"):
+            run_verdicts(model[1], few)
+        verdicts.hold(out, alone=False).close()  # as another process of the same run
+    assert len(run_verdicts(model[1], few)) == 6
+    assert len(run_verdicts(model[1], few)) == 6
+
+
+def test_a_part_that_was_damaged_later_is_written_again(model, few):
+    df = run_verdicts(model[1], few)
+    out = few.parent / "out"
+    part = out / "part-000000.parquet"
+    content = part.read_bytes()
+    rng = np.random.default_rng(0)
+    schema = verdicts.schema_of(model[0].dls.vocab)
+    rows = verdicts.rows_of(pq.ParquetFile(out / "_files.parquet"), 0)
+    intact = pq.read_table(part)
+    assert verdicts.is_whole(part, rows, schema)
+    n_found = 0
+    for position in rng.integers(0, len(content), 150):
+        damaged = bytearray(content)
+        damaged[position] ^= int(rng.integers(1, 256))
+        part.write_bytes(damaged)
+        if verdicts.is_whole(part, rows, schema):  # the byte says nothing about the rows
+            assert pq.read_table(part).equals(intact), position
+        else:
+            n_found += 1
+    assert n_found > 75
+    for damage in (b"", content[:100], content[:-1], b"x" * len(content)):
+        part.write_bytes(damage)
+        pd.testing.assert_frame_equal(run_verdicts(model[1], few), df)
+    (out / "part-000001.parquet").replace(part)  # another part in its place
+    pd.testing.assert_frame_equal(run_verdicts(model[1], few), df)
+    (out / "_files.parquet").write_bytes(b"x")
+    with pytest.raises(SystemExit, match="got a damaged file .*; remove"):
+        run_verdicts(model[1], few)
+
+
+@pytest.mark.parametrize("name", ["path", "verdict", "labels", "error"])
+def test_classes_with_the_names_of_columns(few, name, tmp_path):
+    root = tmp_path / "classes"
+    for split in ("training", "testing"):
+        for label in (name, "other"):
+            (root / split / label).mkdir(parents=True)
+            for i in range(2):
+                Image.new("L", (28, 28), 100 * i).save(root / split / label / f"{i}.png")
+    dls = DigitDataLoaders.from_folder(root, valid_pct=0, device="cpu")
+    learn = Learner(dls, digit_cnn(2), loss_func=BCEOneHotLossFlat())
+    learn.export(tmp_path / "export.pkl")
+    df = run_verdicts(tmp_path / "export.pkl", few)
+    c = dls.vocab.o2i[name]
+    preds = sigmoid_preds(learn, [few / path for path in df.index])
+    torch.testing.assert_close(
+        torch.tensor(df[f"{name} (class {c})"].to_numpy()), preds.probs[:, c]
+    )
+    assert list(df.verdict) == list(preds.verdicts)
+    assert set(df.columns) == {"verdict", "labels", "error", f"{name} (class {c})", "other"}
+
+
+def test_a_learner_that_fails_on_any_image_ends_the_job(few, tmp_path):
+    dls = DigitDataLoaders.from_folder(digits_path("embedded"), device="cpu")
+    model = nn.Sequential(nn.Flatten(), nn.Linear(7, 10))  # for images of another size
+    Learner(dls, model, loss_func=BCEOneHotLossFlat()).export(tmp_path / "export.pkl")
+    with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
+        run_verdicts(tmp_path / "export.pkl", few)
+    assert list((few.parent / "out").glob("part-*")) == []
+
+
+def test_an_error_that_a_blank_image_has_too_is_nobody_elses(model, few, monkeypatch):
+    """As when a GPU stops working in the middle: no image is blamed for it."""
+    calls = []
+
+    def stop_working(learn, items, **kwargs):
+        calls.append(items)
+        if len(calls) > 2:
+            raise RuntimeError("the device is gone")
+        return sigmoid_preds(learn, items, **kwargs)
+
+    monkeypatch.setattr(verdicts, "sigmoid_preds", stop_working)
+    with pytest.raises(RuntimeError, match="the device is gone"):
+        run_verdicts(model[1], few)
+    assert list((few.parent / "out").glob("part-*")) == []
+
+
+def limited(pkl, few, out, size):
+    """Return what the script says as it exits."""
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
+    with contextlib.redirect_stdout(io.StringIO()), pytest.raises(SystemExit) as caught:
+        run_verdicts(pkl, few, out=out)
+    return str(caught.value)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="fork")
+@pytest.mark.parametrize("size, file", [(100, "_files.parquet"), (1600, "part-000000.parquet")])
+def test_no_room_for_the_verdicts(model, few, size, file):
+    """A limit on the size of files stands for a full disk."""
+    out = few.parent / "out"
+    with get_context("fork").Pool(1) as pool:
+        said = pool.apply(limited, (model[1], few, out, size))
+    assert f"expected to write {file} into {out}, got: " in said
+    assert "make the folder writable or free some space, and start again" in said
+    assert not list(out.glob("part-*")) and not list(out.glob(".*"))
+    assert len(run_verdicts(model[1], few, out=out)) == 6
+
+
+@pytest.mark.parametrize(
+    "change, told",
+    [
+        (lambda a: [a[0] + "x", *a[1:]], "no file .*export.pklx"),
+        (lambda a: [a[0], a[1] + "x", a[2]], "no folder .*fewx"),
+        (
+            lambda a: [*a, "--threshold", "nan"],
+            "--threshold: expected a number from 0 to 1, got nan",
+        ),
+        (lambda a: [*a, "--rows", "0"], "--rows and --batch: expected numbers from 1 up"),
+    ],
+)
+def test_wrong_words(model, few, capsys, change, told):
+    words = [str(model[1]), str(few), str(few.parent / "out")]
+    with pytest.raises(SystemExit):
+        verdicts.arguments(change(words))
+    assert re.search(told, capsys.readouterr().err)
+
+
+def test_an_out_that_is_a_file(model, few):
+    (few.parent / "out").touch()
+    with pytest.raises(SystemExit, match="expected a folder that can be written, got: .*out"):
+        run_verdicts(model[1], few)
