@@ -157,8 +157,8 @@ class _Layout:
     angle: float = 6.0  # degrees to either side, at most
 
 
-_OVERLAPPING = _Layout(scale=(0.75, 1.0), offset=(2.5, 5.5), any_direction=True)
-_SIDE_BY_SIDE = _Layout(scale=(0.5, 0.75), offset=(6, 7.5), any_direction=False)
+_OVERLAPPING = _Layout(scale=(0.85, 1.05), offset=(2.5, 5.5), any_direction=True)
+_SIDE_BY_SIDE = _Layout(scale=(0.5, 0.8), offset=(6, 7.6), any_direction=False)
 
 
 def _directions(n, layout, source):
@@ -556,8 +556,8 @@ class ComposeImages(ComposeTransform):
 
     def __init__(
         self,
-        overlapping: float = 0.2,  # two images, one over the other
-        side_by_side: float = 0.1,  # two images next to or above each other
+        overlapping: float = 0.25,  # two images, one over the other
+        side_by_side: float = 0.12,  # two images next to or above each other
         mosaic: float = 0.05,  # four images
         alone: float = 0.05,  # one image, smaller; photographs: beside itself
         given: float = 0.1,  # no class: `negatives`; 0 if there are none

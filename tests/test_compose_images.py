@@ -213,7 +213,7 @@ def test_side_by_side_on_a_page_leaves_both_images_whole():
     dots[..., 26:30, 26:30] = 1.0
     pairs, _ = compose(dots, side_by_side=1.0)
     ink = pairs.sum((1, 2, 3))
-    assert (ink > 2 * 16 * 0.5**2 * 0.9).all() and (ink < 2 * 16 * 0.75**2 * 1.1).all()
+    assert (ink > 2 * 16 * 0.5**2 * 0.9).all() and (ink < 2 * 16 * 0.8**2 * 1.1).all()
     across = pairs[..., 24:32, :].sum((1, 2, 3)) / ink > 0.9
     down = pairs[..., 24:32].sum((1, 2, 3)) / ink > 0.9
     assert (across | down).all() and across.any() and down.any()
