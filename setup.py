@@ -11,6 +11,7 @@ cfg = ConfigParser(delimiters=["="])
 cfg.read(HERE / "settings.ini", encoding="utf-8")
 cfg = cfg["DEFAULT"]
 name = cfg["name"]
+dev = cfg["dev_requirements"].split()
 
 setup(
     name=name,
@@ -31,7 +32,7 @@ setup(
     python_requires=">=" + cfg["min_python"],
     packages=find_packages(HERE, include=[name, f"{name}.*"]),
     install_requires=cfg["requirements"].split(),
-    extras_require={"dev": cfg["dev_requirements"].split()},
+    extras_require={"dev": dev, "onnx": [r for r in dev if r.startswith("onnx")]},
     entry_points={"nbdev": [f"{name}={name}._modidx:d"]},
     zip_safe=False,
 )

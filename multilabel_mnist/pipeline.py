@@ -32,12 +32,12 @@ from fastai.vision.core import PILImage, PILImageBW
 from PIL import Image
 from torch import nn
 
-from .batches import NormalizePixels, PixelDL, PixelsToFloat
-from .checks import check_count, describe
-from .items import image_class_of, item_types
+from multilabel_mnist.batches import NormalizePixels, PixelDL, PixelsToFloat
+from multilabel_mnist.checks import check_count, describe
+from multilabel_mnist.items import image_class_of, item_types
 
 # %% ../nbs/reference/pipeline.ipynb #6e89132a
-_MAX_SIDE = 2**13  # pixels
+_MAX_SIDE = 2**12  # pixels
 
 
 def _check_size(value) -> tuple[int, int]:
@@ -416,6 +416,13 @@ def _empty_loaders(
     dl = TfmdDL(
         dsets, bs=64, num_workers=0, after_item=item_transforms, after_batch=batch_transforms
     )
+    try:
+        dl.after_batch(dl.do_batch([dl.do_item(0)]))
+    except Exception as e:  # transforms that do not fit each other may raise anything
+        raise ValueError(
+            f"expected transforms that make a batch of numbers from an image, got "
+            f"{[_name_of(t) for t in item_transforms + batch_transforms]} ({e})"
+        ) from e
     empty = dl.new(Datasets(tls=[tl._new(items[:0]) for tl in dsets.tls]))
     if rows is not None:
         transforms[0].pref = f"{path}{os.sep}" if str(path) else ""

@@ -26,6 +26,7 @@ READING_ORDER = {
         "06_compose",
         "07_ambiguity",
         "07a_people",
+        "08_your_data",
     ),
     "Reference": (
         "checks",
@@ -47,6 +48,7 @@ READING_ORDER = {
         "predict",
         "pipeline",
         "classifier",
+        "onnx_export",
         "draw",
         "compose_images",
         "verdicts",
