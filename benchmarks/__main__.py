@@ -92,6 +92,7 @@ def main(argv=None):
     from fastai.torch_core import default_device
 
     from multilabel_mnist.data import digits_path
+    from tools.files import write_whole
 
     from . import report, timing
 
@@ -115,7 +116,7 @@ def main(argv=None):
     args.out.mkdir(parents=True, exist_ok=True)
     report.figure(parts, args.out / "bench.png")
     table = report.markdown_table(parts, about)
-    (args.out / "bench.md").write_text(table + "\n", encoding="utf-8")
+    write_whole(args.out / "bench.md", table + "\n")
     report.write_json(parts, about, args.out / "results.json")
     written = ", ".join(sorted(p.name for p in args.out.iterdir()))
     print(

@@ -154,7 +154,12 @@ def earlier_runs(args, settings):
     """Return the runs that --out holds, to go on from."""
     if not (args.resume and args.out.exists()):
         return []
-    earlier = json.loads(args.out.read_text())
+    try:
+        earlier = json.loads(args.out.read_text(encoding="utf-8"))
+    except ValueError as e:
+        raise SystemExit(
+            f"expected results in {args.out}, got a damaged file ({e}): remove it"
+        ) from None
     if earlier["settings"] != settings:
         raise SystemExit(f"{args.out.name} holds runs with other settings: leave out --resume")
     return earlier["runs"]

@@ -106,5 +106,5 @@ def learner(dls, seed):
 @contextlib.contextmanager
 def silent():
     """Send progress bars and logs nowhere; they still cost what they cost."""
-    with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
+    with open(os.devnull, "w", encoding="utf-8") as nowhere, contextlib.redirect_stdout(nowhere):
         yield

@@ -4,6 +4,8 @@ import json
 
 from matplotlib.figure import Figure
 
+from tools.files import beside, write_whole
+
 from .timing import spread
 
 
@@ -91,7 +93,8 @@ def figure(parts, path):
     for ax, ((title, unit), rows) in zip(axs, panels.items(), strict=True):
         draw(ax, rows, unit)
         ax.set_title(title, fontsize=8, loc="left")
-    fig.savefig(path, dpi=110)
+    with beside(path) as new:
+        fig.savefig(new, dpi=110)
 
 
 def write_json(parts, about, path):
@@ -103,4 +106,4 @@ def write_json(parts, about, path):
         rows = [{"name": name, "unit": unit, "values": v} for name, unit, v in part["rows"]]
         told[key] = {"title": part["title"], "note": part["note"], "rows": rows}
     results = {"ratios": ratios, **about, "parts": told}
-    path.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    write_whole(path, json.dumps(results, indent=1) + "\n")

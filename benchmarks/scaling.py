@@ -54,7 +54,7 @@ CALLS = {
 
 def status(name):
     """Return a line of /proc/self/status in bytes: VmRSS, the memory in use, or VmHWM, its peak."""
-    lines = Path("/proc/self/status").read_text().splitlines()
+    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
     line = next(line for line in lines if line.startswith(f"{name}:"))
     return 1024 * int(line.split()[1])
 
@@ -63,7 +63,9 @@ def peak(f):
     """Return by how many bytes one call raises the memory of this process at its peak."""
     gc.collect()
     ctypes.CDLL("libc.so.6").malloc_trim(0)  # what was freed before would hide what is taken
-    Path("/proc/self/clear_refs").write_text("5")  # sets the peak to what is in use now
+    Path("/proc/self/clear_refs").write_text(
+        "5", encoding="utf-8"
+    )  # sets the peak to what is in use now
     before = status("VmRSS")
     f()
     return max(0, status("VmHWM") - before)

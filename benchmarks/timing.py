@@ -98,7 +98,7 @@ def machine(device):
 def cpu_name():
     """Return the processor's name, as far as the system tells it."""
     try:
-        with open("/proc/cpuinfo") as f:
+        with open("/proc/cpuinfo", encoding="utf-8") as f:
             line = next(line for line in f if line.startswith("model name"))
     except (OSError, StopIteration):
         return platform.processor() or platform.machine()

@@ -20,6 +20,7 @@ from multilabel_mnist.compose import train_verdicts
 from multilabel_mnist.data import DigitDataLoaders, digits_path
 from multilabel_mnist.inference import sigmoid_preds
 from multilabel_mnist.verdicts import verdict_baselines, verdict_scores, verdict_tests
+from tools.files import write_whole
 
 OUT = Path(__file__).resolve().parent.parent / "_build/bench/verdicts.json"
 # Shares from 0 to 1, on MNIST and on the embedded digits.
@@ -117,7 +118,7 @@ def main(argv=None):
     print("\ngoals missed by the mean: " + (", ".join(missed(runs, goals)) or "none"))
     args.out.parent.mkdir(parents=True, exist_ok=True)
     results = {"machine": machine, "seeds": args.seeds, "runs": runs, "goals": goals}
-    args.out.write_text(json.dumps(results, indent=1))
+    write_whole(args.out, json.dumps(results, indent=1) + "\n")
 
 
 if __name__ == "__main__":

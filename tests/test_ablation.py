@@ -37,7 +37,7 @@ def short_run(tmp_path_factory):
 
 def test_each_run_is_kept_with_what_it_comes_from(short_run):
     _, out = short_run
-    results = json.loads(out.read_text())
+    results = json.loads(out.read_text(encoding="utf-8"))
     assert [(run["name"], run["seed"]) for run in results["runs"]] == [
         ("BCE alone", 7),
         ("+ faint ink", 7),
@@ -52,23 +52,23 @@ def test_each_run_is_kept_with_what_it_comes_from(short_run):
 
 def test_a_run_goes_on_where_it_stopped(short_run):
     words, out = short_run
-    before = json.loads(out.read_text())["runs"]
+    before = json.loads(out.read_text(encoding="utf-8"))["runs"]
     ablation.main([*words, "--seeds", "7", "8", "--only", "BCE alone", "--resume"])
-    after = json.loads(out.read_text())["runs"]
+    after = json.loads(out.read_text(encoding="utf-8"))["runs"]
     assert after[:2] == before
     assert [(run["name"], run["seed"]) for run in after[2:]] == [("BCE alone", 8)]
 
 
 def test_runs_with_other_settings_are_not_mixed(short_run):
     words, out = short_run
-    before = out.read_text()
+    before = out.read_text(encoding="utf-8")
     with pytest.raises(SystemExit, match="other settings"):
         ablation.main([*words[:4], "--epochs", "2", "--out", str(out), "--resume"])
-    assert out.read_text() == before
+    assert out.read_text(encoding="utf-8") == before
 
 
 def test_the_results_that_lessons_read_are_whole_and_of_todays_recipe():
-    results = json.loads(ablation.OUT.read_text())
+    results = json.loads(ablation.OUT.read_text(encoding="utf-8"))
     settings, runs = results["settings"], results["runs"]
     assert settings["digits"] == "MNIST" and settings["shares"] == RECIPE
     seeds = {run["seed"] for run in runs}

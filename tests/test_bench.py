@@ -43,7 +43,10 @@ def done(tmp_path_factory):
     out = tmp_path_factory.mktemp("bench")
     words = ["--quick", "--source", "embedded", "--repeats", "2", "--device", "cpu"]
     threads = torch.get_num_threads()
-    with pytest.MonkeyPatch.context() as patch, open(out / "said.txt", "w+") as said:
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        open(out / "said.txt", "w+", encoding="utf-8") as said,
+    ):
         patch.setattr("sys.stdout", said)
         torch.set_num_threads(1)
         try:
@@ -51,7 +54,7 @@ def done(tmp_path_factory):
         finally:
             torch.set_num_threads(threads)
         said.seek(0)
-        return said.read(), json.loads((out / "results.json").read_text()), out
+        return said.read(), json.loads((out / "results.json").read_text(encoding="utf-8")), out
 
 
 def test_every_ratio_has_its_name_and_every_repetition_is_kept(done):
@@ -83,7 +86,7 @@ def test_it_says_where_and_with_what(done):
     assert {"cpu", "cores", "torch threads", "device"} <= set(results["machine"])
     assert "physical limit" in said
     assert (out / "bench.png").stat().st_size > 10_000
-    assert (out / "bench.md").read_text().startswith("| ")
+    assert (out / "bench.md").read_text(encoding="utf-8").startswith("| ")
 
 
 def test_imports_are_those_of_the_modules_that_need_torch_alone(done):
@@ -216,18 +219,18 @@ def test_report_reads_what_parts_give():
 def test_only_a_whole_run_on_mnist_gets_onto_the_page(tmp_path):
     page = tmp_path / "README.md"
     whole = {"quick": False, "digits": "MNIST", "parts": dict.fromkeys(bench.PARTS)}
-    page.write_text("# Speed\n" + speed.MARK + "old")
+    page.write_text("# Speed\n" + speed.MARK + "old", encoding="utf-8")
     with pytest.raises(SystemExit, match="make bench first"):
         speed.main(tmp_path, page)
-    (tmp_path / "bench.md").write_text("| new |")
+    (tmp_path / "bench.md").write_text("| new |", encoding="utf-8")
     some = dict.fromkeys(list(bench.PARTS)[1:])
     for change in ({"quick": True}, {"digits": "the embedded digits"}, {"parts": some}):
-        (tmp_path / "results.json").write_text(json.dumps(whole | change))
+        (tmp_path / "results.json").write_text(json.dumps(whole | change), encoding="utf-8")
         with pytest.raises(SystemExit, match="not for the page"):
             speed.main(tmp_path, page)
-    (tmp_path / "results.json").write_text(json.dumps(whole))
+    (tmp_path / "results.json").write_text(json.dumps(whole), encoding="utf-8")
     speed.main(tmp_path, page)
-    assert page.read_text() == "# Speed\n" + speed.MARK + "\n| new |\n"
+    assert page.read_text(encoding="utf-8") == "# Speed\n" + speed.MARK + "\n| new |\n"
 
 
 def test_verdicts_table_and_goals():

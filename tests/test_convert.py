@@ -845,7 +845,7 @@ class HoldsResources(Callback):
 
     def __init__(self, path):
         self.lock = threading.Lock()
-        self.file = path.open("w")
+        self.file = path.open("w", encoding="utf-8")
         self.numbers = (i for i in range(99))
         self.notes = [0]
 
@@ -880,7 +880,7 @@ def test_a_csv_logger_that_has_logged_a_fit(tmp_path):
     multi = converted(to_multilabel, learn)
     with multi.no_bar():
         multi.fit(2)
-    log = (tmp_path / "history.csv").read_text().splitlines()
+    log = (tmp_path / "history.csv").read_text(encoding="utf-8").splitlines()
     assert [line.split(",")[3] for line in log if line.startswith("epoch")] == [
         "accuracy",
         "exact_match",
@@ -912,7 +912,9 @@ def test_a_fit_that_was_interrupted_leaves_nothing_behind(mix, tmp_path):
     with multi.no_bar():
         multi.fit(2)
     assert len(multi.csv_logger.read_log()) == 2
-    assert (tmp_path / "first.csv").read_text().count("\n") <= 1  # the names of its metrics
+    assert (tmp_path / "first.csv").read_text(encoding="utf-8").count(
+        "\n"
+    ) <= 1  # the names of its metrics
     cbs[0].file.close()
 
 

@@ -213,7 +213,9 @@ def test_nothing_comes_from_the_network(passed, pages):
         far = [t for t in loaded if re.match(r"(https?:)?//", t.get("src") or t["href"])]
         assert loaded and not far, name
     for path in (passed[0].parent / "_build/course").rglob("*.css"):
-        found = re.findall(r"(?:url\(|@import)\s*[\"']?(?:https?:)?//", path.read_text())
+        found = re.findall(
+            r"(?:url\(|@import)\s*[\"']?(?:https?:)?//", path.read_text(encoding="utf-8")
+        )
         assert not found, path.name
 
 
@@ -244,12 +246,12 @@ def test_markup_of_a_page(pages):
 def test_code_that_scrolls_is_reached_by_the_keyboard(passed):
     """The theme's script gives such code a tabindex when it knows how wide the window is."""
     scripts = passed[0].parent / "_build/course/_static/scripts"
-    text = (scripts / "pydata-sphinx-theme.js").read_text()
+    text = (scripts / "pydata-sphinx-theme.js").read_text(encoding="utf-8")
     assert re.search(r"tabIndex=\w+\.scrollWidth>\w+\.clientWidth", text)
 
 
 def test_the_search_knows_the_text(passed):
-    words = (passed[0].parent / "_build/course/searchindex.js").read_text()
+    words = (passed[0].parent / "_build/course/searchindex.js").read_text(encoding="utf-8")
     assert "answer" in words and "deep" in words
 
 
@@ -337,7 +339,7 @@ def test_ctrl_c_ends_the_run_and_its_kernels(tmp_path):
     error = job.communicate(timeout=60)[1].decode()
     assert job.returncode == 1 and error.endswith("stopped\n")
     with pytest.raises(ProcessLookupError):
-        os.kill(int((tmp_path / "pid").read_text()), 0)
+        os.kill(int((tmp_path / "pid").read_text(encoding="utf-8")), 0)
 
 
 def test_some_notebooks_only_and_a_folder_of_digits(tmp_path):
@@ -387,7 +389,7 @@ def test_only_a_folder_of_its_own_is_deleted(tmp_path):
     (out / "left.html").touch()
     assert result() == 0 and not (out / "left.html").exists(), "its own folder begins anew"
     (out / MARKER).unlink()
-    (out / "mine.txt").write_text("dear to me")
+    (out / "mine.txt").write_text("dear to me", encoding="utf-8")
     before = contents(out)
     assert "expected" in result() and contents(out) == before
 

@@ -85,7 +85,8 @@ for cell in (load, {FAILS!r}, {CALL!r}, 'print(explain())'): sh.run_cell(cell)
 
 def test_a_script_that_catches_and_one_that_hooks(tmp_path):
     script = tmp_path / "train.py"
-    script.write_text(f"""{FAILS}
+    script.write_text(
+        f"""{FAILS}
 import sys
 from multilabel_mnist.explain import explain
 try: {CALL}
@@ -95,7 +96,9 @@ except Exception: print('bare', explain().cause)
 def hook(kind, exc, tb): print('hooked', explain(exc).cause)
 sys.excepthook = hook
 {CALL}
-""")
+""",
+        encoding="utf-8",
+    )
     out = subprocess.run([sys.executable, script], env=env, capture_output=True, text=True)
     expected = [f"{k} {SAYS}" for k in ("caught", "bare", "hooked")]
     assert out.stdout.splitlines()[:3] == expected, out.stdout + out.stderr
@@ -103,7 +106,8 @@ sys.excepthook = hook
 
 def test_without_fastai_in_a_script(tmp_path):
     script = tmp_path / "loop.py"
-    script.write_text(f"""
+    script.write_text(
+        f"""
 import sys
 sys.modules['fastai'] = None # any import of it fails now
 {FAILS}
@@ -118,7 +122,9 @@ try: train(batches, torch.optim.SGD(net.parameters(), lr=.1))
 except Exception as e: print(explain(e))
 try: from multilabel_mnist.explain import ExplainMismatch
 except ImportError as e: print(e)
-""")
+""",
+        encoding="utf-8",
+    )
     out = subprocess.run([sys.executable, script], env=env, capture_output=True, text=True)
     says = out.stdout + out.stderr
     assert out.stdout.startswith(f"{SAYS} (raises an error)\n[4, 3] is the prediction"), says
@@ -138,7 +144,9 @@ def test_without_fastai_in_jupyter():
 
 def test_the_prompt_after_a_failed_script(tmp_path):
     script = tmp_path / "train.py"
-    script.write_text(f"from multilabel_mnist.explain import explain\n{FAILS}\n{CALL}\n")
+    script.write_text(
+        f"from multilabel_mnist.explain import explain\n{FAILS}\n{CALL}\n", encoding="utf-8"
+    )
     out = subprocess.run(
         [sys.executable, "-i", script],
         input="print(explain().cause)\n",
@@ -419,7 +427,11 @@ def test_an_error_of_our_own_is_named_with_its_line(monkeypatch):
         r"itself failed: KeyError: 'axis' \(explain.py, line (\d+), in diagnose_call\)",
         d.explanation,
     )
-    source = Path(sys.modules["multilabel_mnist.explain"].__file__).read_text().splitlines()
+    source = (
+        Path(sys.modules["multilabel_mnist.explain"].__file__)
+        .read_text(encoding="utf-8")
+        .splitlines()
+    )
     assert "diagnose(" in source[int(named[1]) - 1]
     assert "Please report it" in d.explanation
 

@@ -30,7 +30,9 @@ def test_modules_are_what_the_notebooks_export(tmp_path):
     assert "_modidx.py" in fresh and len(fresh) > 2, f"nothing was exported: {sorted(fresh)}"
     differ = sorted(n for n in fresh.keys() | here.keys() if fresh.get(n) != here.get(n))
     assert not differ, f"run make export, and commit: {differ}"
-    assert (tmp_path / "pyproject.toml").read_text() == (ROOT / "pyproject.toml").read_text()
+    assert (tmp_path / "pyproject.toml").read_text(encoding="utf-8") == (
+        ROOT / "pyproject.toml"
+    ).read_text(encoding="utf-8")
 
 
 def test_a_lesson_may_add_to_a_module_of_a_reference_chapter(tmp_path):

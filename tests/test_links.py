@@ -89,7 +89,7 @@ def test_formulas_are_written_as_code(notebook):
 
 @pytest.mark.parametrize("page", PAGES)
 def test_make_targets_exist(page):
-    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.M))
+    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.M))
     calls = re.compile(r"(?:^|[`$;&]\s*)make(?: \w+=\S*)* ([a-z]+)", re.M)
     code = "\n".join(CODE.findall(markdown(ROOT / page)))
     named = set(calls.findall(code))

@@ -66,7 +66,7 @@ def environment_of_its_own(folder):
     # A path named in a .pth file joins sys.path, and the .pth files within it (the editable
     # package's) are not followed.
     borrowed = {sysconfig.get_path("purelib"), sysconfig.get_path("platlib")}
-    (lib / "borrowed.pth").write_text("\n".join(sorted(borrowed)) + "\n")
+    (lib / "borrowed.pth").write_text("\n".join(sorted(borrowed)) + "\n", encoding="utf-8")
     torch, package = run(python, "-c", FIND, "torch", PACKAGE.name, cwd=folder).stdout.split()
     assert (torch, package) == ("True", "False"), "torch is to be borrowed, the package is not"
     return python
@@ -114,7 +114,7 @@ def test_a_subfolder_of_the_package_gets_into_the_wheel(source, tmp_path):
     deep = tree / PACKAGE.name / "made_up/deeper"
     deep.mkdir(parents=True)
     for folder in (deep.parent, deep):
-        (folder / "__init__.py").write_text(f"name = '{folder.name}'\n")
+        (folder / "__init__.py").write_text(f"name = '{folder.name}'\n", encoding="utf-8")
     (tree / "made_up_beside").mkdir()
     (tree / "made_up_beside/__init__.py").touch()
     python = environment_of_its_own(tmp_path / "venv")
@@ -147,7 +147,7 @@ def test_metadata_comes_from_settings(built):
 
 
 def pins():
-    lines = (ROOT / "constraints.txt").read_text().splitlines()
+    lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
     return dict(line.split("==") for line in lines if line and not line.startswith("#"))
 
 

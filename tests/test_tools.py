@@ -210,11 +210,11 @@ def test_files_are_written_whole_or_not_at_all(tmp_path):
     path = tmp_path / "a.txt"
     write_whole(path, "old")
     with pytest.raises(ZeroDivisionError), beside(path) as new:
-        new.write_text("half of the n")
+        new.write_text("half of the n", encoding="utf-8")
         raise ZeroDivisionError
-    assert path.read_text() == "old"
+    assert path.read_text(encoding="utf-8") == "old"
     write_whole(path, b"new")
-    assert path.read_text() == "new" and list(tmp_path.iterdir()) == [path]
+    assert path.read_text(encoding="utf-8") == "new" and list(tmp_path.iterdir()) == [path]
 
 
 def test_links_of_the_readme():
@@ -260,7 +260,7 @@ def test_readme_is_rendered_with_its_pictures(tmp_path):
     (images / "index_9.png").touch()
     nbformat.write(nb, tmp_path / "nbs/index.ipynb")
     main(tmp_path)
-    text = (tmp_path / "README.md").read_text()
+    text = (tmp_path / "README.md").read_text(encoding="utf-8")
     for piece in (
         "[a](nbs/01_x.ipynb)",
         "```python\nplot()\n```",
@@ -288,7 +288,9 @@ def said(tmp_path_factory):
     """Return a function that runs make and returns what Python got: its words and its source."""
     folder = tmp_path_factory.mktemp("make")
     python = folder / "python"
-    python.write_text('#!/bin/sh\nprintf "%s|" "$@" "source=$MULTILABEL_MNIST_SOURCE"\n')
+    python.write_text(
+        '#!/bin/sh\nprintf "%s|" "$@" "source=$MULTILABEL_MNIST_SOURCE"\n', encoding="utf-8"
+    )
     python.chmod(0o755)
 
     def said(*words):

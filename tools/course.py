@@ -157,7 +157,8 @@ def fresh_folder(out):
             )
         shutil.rmtree(out)
     out.mkdir(parents=True)
-    (out / MARKER).write_text("The next run of tools.course deletes this folder.\n")
+    note = "The next run of tools.course deletes this folder.\n"
+    (out / MARKER).write_text(note, encoding="utf-8")
 
 
 def default_jobs():

@@ -94,16 +94,16 @@ def render(path=NBS / "index.ipynb"):
 
 
 def main(root=ROOT):
-    """Write README.md and its pictures, and remove pictures that it no longer shows."""
+    """Write README.md and its pictures, then remove pictures that it no longer shows."""
     text, pictures = render(root / "nbs/index.ipynb")
     folder = root / "nbs" / PICTURES
-    for old in folder.glob("index_*.png"):
-        if f"nbs/{PICTURES}/{old.name}" not in pictures:
-            old.unlink()
     for name, data in pictures.items():
         folder.mkdir(exist_ok=True)
         write_whole(root / name, data)
     write_whole(root / "README.md", text)
+    for old in folder.glob("index_*.png"):
+        if f"nbs/{PICTURES}/{old.name}" not in pictures:
+            old.unlink()
     print(f"README.md: {len(text.splitlines())} lines, {len(pictures)} pictures")
 
 
