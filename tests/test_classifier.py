@@ -156,6 +156,19 @@ def test_a_class_with_few_positives_shares_its_threshold():
     assert f1 > 0.5
 
 
+def test_unknown_targets_are_left_out():
+    x, y = plain_data()
+    masked = y.clone()
+    masked[::3, 1] = torch.nan
+    known = torch.arange(len(x)) % 3 > 0
+    clf = tune(identity(), DataLoader(TensorDataset(x, masked), batch_size=32))
+    of_known = tune(identity(), DataLoader(TensorDataset(x[known], y[known]), batch_size=32))
+    assert_close(clf.calibrator.scale[1], of_known.calibrator.scale[1])
+    assert_close(clf.threshold[1], of_known.threshold[1])
+    of_all = tune(identity(), DataLoader(TensorDataset(x, y), batch_size=32))
+    assert_close(clf.calibrator.scale[[0, 2]], of_all.calibrator.scale[[0, 2]])
+
+
 def test_tune_uses_the_held_out_part_of_a_learner(photos):
     learn = color_learner(photos)
     clf = tune(learn, min_positives=4)
@@ -356,7 +369,6 @@ def test_the_folder_gives_the_same_probabilities_in_a_fresh_process_in_gray(phot
         {"batch_tfms": Normalize.from_stats([0.4, 0.5, 0.6], [0.2, 0.3, 0.1])},
         {"batch_tfms": Normalize()},  # from the first batch
     ],
-    ids=str,
 )
 def test_every_known_transform_is_rebuilt(photos, tmp_path, args):
     learn = color_learner(photos, **args)
