@@ -10,6 +10,7 @@ import pytest
 import torch
 from fastai.data.core import DataLoaders, Datasets
 from fastai.data.load import DataLoader as FastaiDataLoader
+from fastai.data.transforms import CategoryMap
 from fastai.tabular.all import CategoryBlock, Normalize, TabularDataLoaders
 from fastai.vision.all import (
     DataBlock,
@@ -399,6 +400,13 @@ def test_a_class_that_no_training_item_has_counts_as_0(table):
     dls = from_df(few, label_col="label", y_block=CategoryBlock(vocab=NAMES, sort=False))
     assert_close(class_frequencies(dls), torch.tensor([5, 0, 2]) / 7)
     assert_close(class_frequencies([0, 2], n_classes=4), torch.tensor([0.5, 0, 0.5, 0]))
+
+
+def test_the_vocab_of_a_text_learner_ends_with_the_classes():
+    """Its DataLoaders hold the tokens, then the names of the classes."""
+    dls = DataLoaders(DataLoader([(0, 1), (0, 0)]), DataLoader([(0, 2)]))
+    dls.vocab = [["the", "a", "an", "of"], CategoryMap(["sports", "music", "art"])]
+    assert_close(class_frequencies(dls), torch.tensor([0.5, 0.5, 0]))
 
 
 def test_unknown_answers_count_neither_as_yes_nor_as_no():
