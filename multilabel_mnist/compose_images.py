@@ -31,8 +31,8 @@ from fastai.data.transforms import get_image_files
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from .checks import check_choice, check_number, check_seed, check_tensor, describe
-from .draw import RandomSource, affine, hard_negatives, noise, nudge, strokes
+from multilabel_mnist.checks import check_choice, check_number, check_seed, check_tensor, describe
+from multilabel_mnist.draw import RandomSource, affine, hard_negatives, noise, nudge, strokes
 
 
 # %% ../nbs/reference/compose_images.ipynb #378cd43c

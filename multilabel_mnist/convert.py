@@ -63,8 +63,14 @@ from fastai.optimizer import OptimWrapper
 from fastai.torch_core import TensorCategory, TensorMultiCategory, to_detach
 from torch import Tensor, nn
 
-from .checks import check_count, check_targets
-from .labels import exact_match, one_hot
+from multilabel_mnist.checks import (
+    check_choice,
+    check_count,
+    check_targets,
+    check_tensor,
+    describe,
+)
+from multilabel_mnist.labels import exact_match, one_hot
 
 
 # %% ../nbs/reference/convert.ipynb #a781833b
@@ -100,6 +106,20 @@ class OneHot(Transform):
 
 
 # %% ../nbs/reference/convert.ipynb #4482a2ed
+def _check_weights(weights, name: str) -> Tensor | None:
+    """Return weights per class as a tensor of floats; ValueError for anything else but None."""
+    if weights is None:
+        return None
+    weights = check_tensor(weights, name, "numbers of shape (C,)")
+    return weights if weights.is_floating_point() else weights.float()
+
+
+def _are_floats(o) -> bool:
+    """Say whether predictions are a tensor of floats, on whatever device."""
+    is_dense = isinstance(o, Tensor) and not o.is_nested and o.layout is torch.strided
+    return is_dense and o.is_floating_point()
+
+
 class BCEOneHotLossFlat(BCEWithLogitsLossFlat):
     """Compute `BCEWithLogitsLossFlat` from labels (N,) or (N, 1) as well as from targets (N, C).
 
@@ -115,9 +135,9 @@ class BCEOneHotLossFlat(BCEWithLogitsLossFlat):
         thresh: float = 0.5,  # for decoding; does not affect the loss
     ):
         super().__init__(
-            weight=weight,
-            reduction=reduction,
-            pos_weight=pos_weight,
+            weight=_check_weights(weight, "weight"),
+            reduction=check_choice(reduction, ("mean", "sum", "none"), "reduction"),
+            pos_weight=_check_weights(pos_weight, "pos_weight"),
             thresh=thresh,
             flatten=False,
         )
@@ -128,7 +148,11 @@ class BCEOneHotLossFlat(BCEWithLogitsLossFlat):
         targ: Tensor,  # labels (N,) or (N, 1), or targets (N, C)
         **kwargs,
     ) -> Tensor:  # the loss, shape () unless reduction is "none"
-        if inp.ndim != 2 or len(inp) == 0:
+        if not _are_floats(inp):
+            raise ValueError(
+                f"expected predictions to be a tensor of floats, shape (N, C), got {describe(inp)}"
+            )
+        if inp.ndim != 2 or 0 in inp.shape:
             raise ValueError(
                 "expected predictions of shape (N, C) with at least one row, "
                 f"got {tuple(inp.shape)}"
@@ -141,7 +165,9 @@ class BCEOneHotLossFlat(BCEWithLogitsLossFlat):
 def _check_loaders(dls) -> None:
     """Raise a TypeError or ValueError unless `dls` are DataLoaders over fastai's Datasets."""
     if not isinstance(dls, DataLoaders):
-        raise TypeError(f"expected DataLoaders or a Learner, got a {type(dls).__name__}")
+        raise TypeError(f"expected DataLoaders or a Learner, got {describe(dls)}")
+    if len(dls.loaders) == 0:
+        raise ValueError("expected DataLoaders with a loader, got none in them")
     for dl in dls.loaders:
         if isinstance(dl, TfmdDL) and isinstance(dl.dataset, Datasets):
             continue
@@ -186,7 +212,7 @@ def _check_kind(
     has_one_hot = any(isinstance(f, OneHot) for f in dls.after_batch.fs)
     kind = "multi-label" if _makes_targets(step) or has_one_hot else "multi-class"
     if kind != expected:
-        raise ValueError(f"expected {expected} DataLoaders, these are {kind} already")
+        raise ValueError(f"expected {expected} DataLoaders, got some that are {kind} already")
 
 
 # %% ../nbs/reference/convert.ipynb #4cd25709

@@ -32,9 +32,9 @@ from PIL import Image
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
-from .batches import DigitDatasets, NormalizePixels, PixelDL, PixelsToFloat
-from .checks import check_count, check_seed, describe
-from .pixels import grey_image, naming_the_folder, read_pixels, staging_folder
+from multilabel_mnist.batches import DigitDatasets, NormalizePixels, PixelDL, PixelsToFloat
+from multilabel_mnist.checks import check_count, check_seed, describe
+from multilabel_mnist.pixels import grey_image, naming_the_folder, read_pixels, staging_folder
 
 _all_ = ["grey_image"]
 

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from multilabel_mnist.checks import check_count, check_tensor, is_fastai
+from multilabel_mnist.checks import check_count, check_tensor, describe, is_fastai
 from multilabel_mnist.final_linear import (
     final_linear,
     has_weight_matrix,
@@ -82,7 +82,7 @@ def _take_inputs(learn) -> tuple:
 def _shape_of(o) -> tuple | list:
     """Return the shape of a tensor, or a list of shapes for several tensors in a collection."""
     if isinstance(o, Tensor):
-        return tuple(o.shape)
+        return () if o.is_nested else tuple(o.shape)
     if isinstance(o, dict):
         o = list(o.values())
     if not isinstance(o, (list, tuple)):
@@ -237,6 +237,13 @@ def _check_can_look(model: nn.Module, has_inputs: bool) -> None:
         )
 
 
+def _check_has_values(model: nn.Module, inputs) -> None:
+    """Raise a ValueError for inputs on the meta device, unless the model is there, too."""
+    on_meta = isinstance(inputs, Tensor) and inputs.is_meta
+    if on_meta and not next(model.parameters()).is_meta:
+        raise ValueError(f"expected a batch with values, got {describe(inputs)}")
+
+
 def _make_row(call: _Call, prefix: str) -> dict:
     """Return a row of the table, without what the loss adds."""
     parameters = list(call.layer.parameters())
@@ -270,6 +277,7 @@ def head_table(
     _check_can_look(model, has_inputs=xb is not None or learn is not None)
     with _look_only(model):
         inputs = _take_inputs(learn) if xb is None else xb
+        _check_has_values(model, inputs)
         calls = _record_calls(model, inputs)
     rows = [_make_row(call, prefix) for call in _select_head(calls, model, name[len(prefix) :])]
     rows[-1]["loss_adds"] = "unknown (no Learner, no loss)"

@@ -5,24 +5,10 @@
 # %% auto #0
 __all__ = [
     "KINDS",
-    "KIND_OF",
-    "METRICS",
-    "TAKES_LABELS",
-    "TAKES_TARGETS",
-    "TAKES_BOTH",
-    "LEAVES_OUT_NAN",
-    "HOMES",
     "USUAL_SETTINGS",
-    "LOGITS",
-    "PROBABILITIES",
-    "SHIFTS",
-    "SAME",
     "LossKind",
-    "metric_function",
     "LossInfo",
     "read_loss",
-    "HeldTensor",
-    "held_tensors",
     "probe_loss",
     "loss_kind",
 ]
@@ -38,7 +24,7 @@ from itertools import chain
 import torch
 from torch import Tensor, nn
 
-from multilabel_mnist.checks import is_fastai
+from multilabel_mnist.checks import check_count, describe, is_fastai
 from multilabel_mnist.trial import attempt
 
 
@@ -88,6 +74,8 @@ KINDS = {
     "labels": LossKind("outputs", "labels", None),
     "targets": LossKind("outputs", "targets", None),
 }
+
+# %% ../nbs/reference/losses.ipynb #fd2dcedf
 KIND_OF = {name: kind for kind, entry in KINDS.items() for name in entry.names.split()}
 METRICS = ("accuracy", "accuracy_multi")
 TAKES_LABELS = ("softmax", "nll", "labels")  # losses that expect one class index per image
@@ -222,8 +210,17 @@ def _unwrap_partials(loss_func) -> tuple[Callable, dict, str]:
 def read_loss(
     loss_func: Callable,  # a module, a function, a flattened loss, a metric of fastai's, a partial
 ) -> LossInfo:
-    """Return what a loss or metric says of itself; nothing is called."""
-    info = _read_function(metric_function(loss_func) or loss_func)
+    """Return what a loss or metric says of itself; nothing is called.
+
+    TypeError for anything else.
+    """
+    function = metric_function(loss_func)
+    if not callable(function) and not callable(loss_func):
+        raise TypeError(
+            "expected a loss or metric of a prediction and a target, got "
+            f"{describe(loss_func)}; pass a function of the two"
+        )
+    info = _read_function(loss_func if function is None else function)
     if not is_fastai(loss_func, "Metric"):
         return info
     if is_fastai(loss_func, "AvgMetric"):
@@ -351,6 +348,7 @@ SHIFTS = (1.0, -3.0)  # two, since a distance may be the same for one by symmetr
 SAME = 1e-5  # two float32 losses closer than this are equal up to rounding
 
 
+# %% ../nbs/reference/losses.ipynb #123f716a
 def _value(loss_func, pred: Tensor, targ: Tensor) -> float:
     """Return the mean of what a loss gives for two tensors; NaN if it raises or gives no number."""
     trial = attempt(loss_func, pred, targ)
@@ -401,7 +399,15 @@ def probe_loss(
     n_classes: int = 3,  # C; class weights inside the loss need the right number
     spatial: tuple = (),  # further axes, such as (4, 4) for masks
 ) -> str | None:  # a key of KINDS; None: it takes neither labels nor targets
-    """Find out what a loss expects by calling a copy of it on small tensors."""
+    """Find out what a loss expects by calling a copy of it on small tensors.
+
+    TypeError for anything that cannot be called, ValueError for a number of classes that is none.
+    """
+    if not callable(loss_func):
+        raise TypeError(
+            f"expected a loss, got {describe(loss_func)}; pass a function of two tensors"
+        )
+    n_classes = check_count(n_classes, "n_classes")
     n = 3 if n_classes == 2 else 2  # a square prediction would broadcast with its labels
     shape = (n, n_classes, *spatial)
     pred = torch.linspace(-2, 2, math.prod(shape)).reshape(shape)
@@ -418,5 +424,9 @@ def loss_kind(
     loss_func: Callable,  # a loss or metric
     n_classes: int = 3,  # C
 ) -> str | None:  # a key of KINDS; None: not known
-    """Return what a loss expects, by its class if the table knows it, otherwise by probing."""
+    """Return what a loss expects, by its class if the table knows it, otherwise by probing.
+
+    TypeError and ValueError as `probe_loss`.
+    """
+    n_classes = check_count(n_classes, "n_classes")
     return read_loss(loss_func).kind or probe_loss(loss_func, n_classes)

@@ -38,7 +38,7 @@ from multilabel_mnist.items import innermost, loader_of_items, loader_of_split
 from multilabel_mnist.losses import probe_loss, read_loss
 from multilabel_mnist.pixels import UNREADABLE_REMEDY
 from multilabel_mnist.row_order import OrderedBatches, in_order
-from multilabel_mnist.trial import attempt
+from multilabel_mnist.trial import attempt, keep_random_state
 
 
 # %% ../nbs/reference/predict.ipynb #232a2075
@@ -372,6 +372,15 @@ def _threshold_of(loss_func) -> float:
 
 
 # %% ../nbs/reference/predict.ipynb #f79bcda9
+def _check_learner(learn) -> None:
+    """Raise a TypeError for anything but a fastai Learner."""
+    if not isinstance(learn, Learner):
+        raise TypeError(
+            f"expected learn to be a fastai Learner, got {describe(learn)}; "
+            "of a plain model, pass the logits to SigmoidPreds"
+        )
+
+
 def _choose_loader(learn: Learner, items, dl) -> tuple:  # a DataLoader, and its items or None
     """Return the loader over items or of a split; ValueError if both were passed."""
     if items is None:
@@ -395,14 +404,17 @@ def sigmoid_preds(
     `.items` are files where the learner opens files, else what was passed, a table's index, or
     positions in the data set. The threshold is the loss's `thresh` only without a calibrator.
 
-    The learner is left as it was. Warns if the loss did not train sigmoids and no calibrator was
-    passed, and if the order of the rows is not known. Raises ValueError for bad items, splits,
-    outputs or thresholds, and for language models. A file that cannot be read is such an item: the
-    error names it, and fastai's `verify_images` finds all of them, to leave them out beforehand.
+    The learner and the random states are left as they were. Warns if the loss did not train
+    sigmoids and no calibrator was passed, and if the order of the rows is not known. Raises
+    ValueError for bad items, splits, outputs or thresholds, and for language models. A file that
+    cannot be read is such an item: the error names it, and fastai's `verify_images` finds all of
+    them, to leave them out beforehand.
     """
-    dl, items = _choose_loader(learn, items, dl)
-    batches = _ordered_batches(dl)
-    outputs, targs = _outputs(learn, batches, items)
+    _check_learner(learn)
+    with keep_random_state(learn.model):
+        dl, items = _choose_loader(learn, items, dl)
+        batches = _ordered_batches(dl)
+        outputs, targs = _outputs(learn, batches, items)
     logits, targs = _sort_rows(batches, check_scores(outputs).float(), targs)
     n_classes = logits.shape[1]
 

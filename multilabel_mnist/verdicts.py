@@ -29,8 +29,8 @@ from multilabel_mnist.checks import (
     check_threshold,
     describe,
 )
-from .draw import RandomSource, affine, draw_kind, printed_characters
-from .labels import one_hot
+from multilabel_mnist.draw import RandomSource, affine, draw_kind, printed_characters
+from multilabel_mnist.labels import one_hot
 
 
 # %% ../nbs/reference/verdicts.ipynb #8c69e84c

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from multilabel_mnist.explain import explain
 from multilabel_mnist.labels import BCEOneHotLossFlat, OneHot
-from multilabel_mnist.losses import loss_kind, probe_loss, read_loss
+from multilabel_mnist.losses import KINDS, loss_kind, probe_loss, read_loss
 from multilabel_mnist.mismatch import Diagnosis, diagnose
 
 from .cases_values import (
@@ -136,7 +136,7 @@ def _(inp, targ, weight, pos_weight, reduction, thresh):
 )
 def _(labels, n_classes):
     n_classes = need_count(n_classes)
-    if labels is NONSENSE or not isinstance(labels, np.ndarray):
+    if not isinstance(labels, np.ndarray) or labels.ndim == 0:
         return UNSURE  # what is no tensor is left alone
     return one_hot(need_labels(labels, n_classes), n_classes)
 
@@ -167,7 +167,7 @@ LOSSES = (
     (lambda p, t: F.binary_cross_entropy_with_logits(p, t), "sigmoid"),
     (lambda p, t: None, UNSURE),
     (lambda p, t: "loss", UNSURE),
-    (lambda: 0, None),
+    (lambda: 0, UNSURE),
     (print, UNSURE),
     (int, UNSURE),
 )
@@ -230,7 +230,7 @@ def kind_case(name, function):
     def _(loss_func, n_classes):
         need(loss_func is not NONSENSE and not isinstance(loss_func, np.ndarray))
         n = need_count(n_classes)
-        if n > 50 or n == 1 or loss_func in ("nll", "accuracy", "accuracy_multi"):
+        if n > 50 or n == 1 or loss_func in ("nll", "distance", "accuracy", "accuracy_multi"):
             return UNSURE  # a probe sees no difference to others there
         return loss_func
 
@@ -290,7 +290,7 @@ def diagnose_and_call(loss_func, pred, targ):
     examples=150,
 )
 def _(loss_func, pred, targ):
-    need(isinstance(loss_func, str) or loss_func is UNSURE or loss_func is None)
+    need(isinstance(loss_func, str) and loss_func in KINDS)
     is_known = all(isinstance(m, np.ndarray) for m in (pred, targ))
     return Said(is_known and isinstance(loss_func, str))
 
