@@ -5,8 +5,6 @@
 # %% auto #0
 __all__ = [
     "VERDICTS",
-    "logits_of",
-    "unique_names",
     "SigmoidPreds",
     "SigmoidCalibrator",
     "margins",
