@@ -113,13 +113,6 @@ def test_wrong_words(words, told, capsys):
     assert told in capsys.readouterr().err
 
 
-def test_help_and_the_command():
-    said = run("make", "-n", "bench", "SOURCE=embedded", "ARGS=--quick").stdout
-    assert '-m benchmarks --source "embedded" --quick' in said
-    unasked = run("make", "-n", "bench").stdout
-    assert "--source" not in unasked, "left to itself it takes MNIST where it is on disk"
-
-
 def test_sides_take_turns():
     calls = []
     sides = {name: lambda r, name=name: calls.append((name, r)) for name in "xyz"}

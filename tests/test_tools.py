@@ -312,7 +312,7 @@ def said(tmp_path_factory):
         (["course", "JOBS=1"], "-m tools.course --source embedded --jobs 1"),
         (["save", "NB=checks"], "-m tools.course --save --source mnist checks"),
         (["save", "SOURCE=embedded"], "-m tools.course --save --source embedded"),
-        (["bench"], "-m benchmarks source="),
+        (["bench"], "-m benchmarks source="),  # it takes MNIST where it is on disk
         (["bench", "SOURCE=embedded", "ARGS=--quick"], "-m benchmarks --source embedded --quick"),
         (["test", "ARGS=-k clean"], "-m pytest -v -p no:cacheprovider -k clean tests"),
         (["lab", "ARGS=--port=1"], "-m jupyterlab --port=1"),
