@@ -21,7 +21,6 @@ from benchmarks import (
     timing,
     verdicts,
 )
-from conftest import run
 from multilabel_mnist.mismatch import diagnose
 from multilabel_mnist.training import digit_cnn
 from tools import speed
