@@ -8,7 +8,9 @@ __all__ = []
 # %% ../nbs/reference/checks.ipynb #c0000003
 import math
 import numbers
+import os
 import warnings
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -315,15 +317,46 @@ def check_binary_targets(
 
 
 # %% ../nbs/reference/checks.ipynb #c0000024
+def check_weights(
+    weights,  # numbers, shape (C,), or None
+    name: str,
+) -> Tensor | None:  # floats
+    """Return the weights of a loss as a tensor; ValueError for anything else but None."""
+    if weights is None:
+        return None
+    weights = check_tensor(weights, name, "numbers of shape (C,)")
+    if weights.ndim != 1:
+        raise ValueError(f"expected {name} to be numbers of shape (C,), got {describe(weights)}")
+    return weights if weights.is_floating_point() else weights.float()
+
+
+def check_weight_length(
+    weights: Tensor | None,  # shape (C,)
+    n_classes: int,  # C
+    name: str,
+) -> None:
+    """Raise a ValueError unless there is a weight for each class, or none at all."""
+    if weights is not None and len(weights) != n_classes:
+        raise ValueError(f"expected {name} of {n_classes} classes, got {len(weights)}")
+
+
+def is_float_tensor(o) -> bool:
+    """Say whether something is a dense tensor of floats, on whatever device."""
+    is_dense = isinstance(o, Tensor) and not o.is_nested and o.layout is torch.strided
+    return is_dense and o.is_floating_point()
+
+
 def check_threshold(
     threshold,  # a probability, or one per class
-    n_classes: int,  # C
+    n_classes: int | None,  # C; None: not known yet
     name: str = "threshold",
 ) -> float | Tensor:  # a float, or float32 of shape (C,) on the CPU
     """Return one threshold or one per class; ValueError outside [0, 1] or for another length."""
-    expected = f"a probability from 0 to 1, or {n_classes} of them (one per class)"
+    number = "some" if n_classes is None else n_classes
+    expected = f"a probability from 0 to 1, or {number} of them (one per class)"
     values = check_tensor(threshold, name, expected).detach().cpu()
-    if values.dtype == torch.bool or values.shape not in ((), (n_classes,)):
+    fits = values.ndim < 2 if n_classes is None else values.shape in ((), (n_classes,))
+    if values.dtype == torch.bool or not fits:
         raise ValueError(f"expected {name} to be {expected}, got {describe(threshold)}")
     if not ((values >= 0) & (values <= 1)).all():
         raise ValueError(f"expected {name} to be {expected}, got {_shown(threshold)}")
@@ -374,6 +407,16 @@ def check_number(
     if math.isfinite(high):
         range_ = f" from {low:g} to {high:g}"
     raise ValueError(f"expected {name} to be a number{range_}, got {describe(o)}")
+
+
+def check_path(
+    o,  # a text or a Path
+    name: str,
+) -> Path:
+    """Return the path of a file or a folder, whether there is one or not; TypeError for others."""
+    if isinstance(o, (str, os.PathLike)) and str(o):
+        return Path(o)
+    raise TypeError(f"expected {name} to be a path, got {describe(o)}")
 
 
 def check_flag(o, name: str) -> bool:

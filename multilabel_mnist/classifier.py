@@ -23,9 +23,10 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from multilabel_mnist.calibrate import SigmoidCalibrator, tune_thresholds
-from multilabel_mnist.checks import check_threshold, describe, is_fastai
+from multilabel_mnist.checks import check_path, check_threshold, describe, is_fastai
 from multilabel_mnist.final_linear import unwrap
-from multilabel_mnist.inference import SigmoidPreds, logits_of
+from multilabel_mnist.inference import SigmoidPreds, check_names, logits_of
+from multilabel_mnist.trial import keep_random_state
 
 
 # %% ../nbs/reference/classifier.ipynb #710626de
@@ -47,9 +48,7 @@ def _check_vocab(vocab) -> list:
 
     A string's subclass, such as numpy's, becomes a string.
     """
-    if isinstance(vocab, (str, bytes)) or not isinstance(vocab, Iterable):
-        raise ValueError(f"expected vocab to be a list of class names, got {describe(vocab)}")
-    names = list(vocab)
+    names = check_names(vocab)
     if not names:
         raise ValueError("expected at least one class name in vocab, got none")
     return names
@@ -83,13 +82,15 @@ def _run(
     batches: Iterable,  # tensors, or tuples that start with one and may go on with targets
 ) -> tuple:  # outputs, shape (N, C); targets, or None if there are none
     """Return the outputs of a model in evaluation mode; the model is left as it was."""
+    if not isinstance(batches, Iterable):
+        raise ValueError(f"expected a DataLoader, got {describe(batches)}")
     device = next(model.parameters(), torch.empty(0)).device
     modes = [(layer, layer.training) for layer in model.modules()]
     outputs = []
     targets = []
     model.eval()
     try:
-        with torch.no_grad():
+        with torch.no_grad(), keep_random_state(model):
             for batch in batches:
                 parts = batch if isinstance(batch, (tuple, list)) else (batch,)
                 if not isinstance(parts[0], Tensor):
@@ -371,7 +372,7 @@ class SigmoidClassifier:
         transform of one's own, a learner whose items are no images, a callback that changes the
         outputs, a calibrator of one's own, a class name that is a date.
         """
-        folder = Path(folder)
+        folder = check_path(folder, "folder")
         if folder.exists() and not folder.is_dir():
             raise ValueError(f"expected a folder to write into, got the file {folder}")
         data = self.as_data()
@@ -416,7 +417,7 @@ class SigmoidClassifier:
         Raises a ValueError for damaged or missing files, other versions, and weights that do not
         fit the model; the model is then unchanged.
         """
-        folder = Path(folder)
+        folder = check_path(folder, "folder")
         try:
             data = _read_json(folder / _JSON)
             vocab = _read_vocab(data["vocab"])

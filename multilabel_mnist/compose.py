@@ -179,7 +179,8 @@ def verdict_cnn(
 # %% ../nbs/06_compose.ipynb #2d54aa72
 def _multilabel_dls(dls):
     """Return DataLoaders with targets and the recipe's batch size."""
-    if not isinstance(dls, DataLoaders) or not isinstance(dls.train, TfmdDL):
+    is_fastais = isinstance(dls, DataLoaders) and len(dls.loaders) > 0
+    if not is_fastais or not isinstance(dls.train, TfmdDL):
         raise TypeError(
             f"expected fastai's DataLoaders, got {describe(dls)}; in a loop of your "
             "own, call ComposeImages().encodes((images, targets)) on training batches"

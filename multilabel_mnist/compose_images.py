@@ -22,7 +22,14 @@ from fastai.data.transforms import get_image_files
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from multilabel_mnist.checks import check_choice, check_number, check_seed, check_tensor, describe
+from multilabel_mnist.checks import (
+    check_choice,
+    check_number,
+    check_seed,
+    check_tensor,
+    describe,
+    is_plain,
+)
 from multilabel_mnist.draw import RandomSource, affine, hard_negatives, noise, nudge, strokes
 
 
@@ -404,19 +411,20 @@ def _check_shares(shares):
 
 def _check_batch(batch, name):
     """Return images and targets as plain tensors; ValueError if the transform cannot use them."""
-    if len(batch) != 2 or not all(isinstance(o, Tensor) for o in batch):
-        raise ValueError(f"expected a batch of images and targets, got {describe(batch)}")
+    advice = f"put {name} after IntToFloatTensor and before Normalize"
+    if len(batch) != 2 or not all(isinstance(o, Tensor) and is_plain(o) for o in batch):
+        came = " and ".join(map(describe, batch))
+        raise ValueError(f"expected a batch of images and targets, got {came}; {advice}")
     images, targets = (o.as_subclass(Tensor) for o in batch)
+    expected = "images of floats from 0 to 1, shape (n, c, H, W)"
+    if not images.is_floating_point() or images.ndim != 4 or 0 in images.shape[1:]:
+        raise ValueError(f"expected {expected}, got {describe(images)}; {advice}")
     low = high = torch.zeros(())
-    if images.numel() and not images.is_complex():
+    if images.numel():
         low, high = images.aminmax()
-    in_range = low >= 0 and high <= 1
-    if images.ndim != 4 or not images.is_floating_point() or not in_range:
-        raise ValueError(
-            "expected images of floats from 0 to 1, shape (n, c, H, W), "
-            f"got {images.dtype} {tuple(images.shape)} from {low:.3g} to {high:.3g}; "
-            f"put {name} after IntToFloatTensor and before Normalize"
-        )
+    if not (low >= 0 and high <= 1):
+        came = f"{describe(images)} from {low:.3g} to {high:.3g}"
+        raise ValueError(f"expected {expected}, got {came}; {advice}")
     if targets.ndim != 2 or len(targets) != len(images) or not targets.is_floating_point():
         raise ValueError(
             f"expected targets of floats, shape ({len(images)}, C), "
@@ -443,7 +451,9 @@ def replace_shares(
     for kind, chosen in zip(shares, groups, strict=False):
         made = make(kind, chosen) if len(chosen) else None
         if made is not None:
-            composed[chosen], composed_targets[chosen] = made
+            new_images, new_targets = made
+            composed[chosen] = new_images.to(composed.dtype)
+            composed_targets[chosen] = new_targets.to(composed_targets.dtype)
     return composed, composed_targets
 
 
@@ -560,6 +570,7 @@ class ComposeImages(ComposeTransform):
         negatives=None,  # a folder, files, images or a loader, for `Negatives`
         seed: int | None = None,  # of a generator of its own; None: torch's
     ):
+        given = check_number(given, "given", 0, 1)
         shares = {
             "overlapping": overlapping,
             "side_by_side": side_by_side,

@@ -67,8 +67,11 @@ from multilabel_mnist.checks import (
     check_choice,
     check_count,
     check_targets,
-    check_tensor,
+    check_threshold,
+    check_weight_length,
+    check_weights,
     describe,
+    is_float_tensor,
 )
 from multilabel_mnist.labels import exact_match, one_hot
 
@@ -106,20 +109,6 @@ class OneHot(Transform):
 
 
 # %% ../nbs/reference/convert.ipynb #4482a2ed
-def _check_weights(weights, name: str) -> Tensor | None:
-    """Return weights per class as a tensor of floats; ValueError for anything else but None."""
-    if weights is None:
-        return None
-    weights = check_tensor(weights, name, "numbers of shape (C,)")
-    return weights if weights.is_floating_point() else weights.float()
-
-
-def _are_floats(o) -> bool:
-    """Say whether predictions are a tensor of floats, on whatever device."""
-    is_dense = isinstance(o, Tensor) and not o.is_nested and o.layout is torch.strided
-    return is_dense and o.is_floating_point()
-
-
 class BCEOneHotLossFlat(BCEWithLogitsLossFlat):
     """Compute `BCEWithLogitsLossFlat` from labels (N,) or (N, 1) as well as from targets (N, C).
 
@@ -135,10 +124,10 @@ class BCEOneHotLossFlat(BCEWithLogitsLossFlat):
         thresh: float = 0.5,  # for decoding; does not affect the loss
     ):
         super().__init__(
-            weight=_check_weights(weight, "weight"),
+            weight=check_weights(weight, "weight"),
             reduction=check_choice(reduction, ("mean", "sum", "none"), "reduction"),
-            pos_weight=_check_weights(pos_weight, "pos_weight"),
-            thresh=thresh,
+            pos_weight=check_weights(pos_weight, "pos_weight"),
+            thresh=check_threshold(thresh, None, "thresh"),
             flatten=False,
         )
 
@@ -148,7 +137,7 @@ class BCEOneHotLossFlat(BCEWithLogitsLossFlat):
         targ: Tensor,  # labels (N,) or (N, 1), or targets (N, C)
         **kwargs,
     ) -> Tensor:  # the loss, shape () unless reduction is "none"
-        if not _are_floats(inp):
+        if not is_float_tensor(inp):
             raise ValueError(
                 f"expected predictions to be a tensor of floats, shape (N, C), got {describe(inp)}"
             )
@@ -157,6 +146,8 @@ class BCEOneHotLossFlat(BCEWithLogitsLossFlat):
                 "expected predictions of shape (N, C) with at least one row, "
                 f"got {tuple(inp.shape)}"
             )
+        check_weight_length(self.func.weight, inp.shape[1], "weight")
+        check_weight_length(self.func.pos_weight, inp.shape[1], "pos_weight")
         targets = check_targets(targ, inp.shape).to(inp.device)
         return super().__call__(inp, targets, **kwargs)
 

@@ -169,17 +169,17 @@ def _lay_out(
 
 
 # %% ../nbs/reference/inference.ipynb #7bc32481
-def _in_a_list(o, name: str) -> list:
+def _in_a_list(o, name: str, expected: str = "a list") -> list:
     """Return a collection that has an order as a list; ValueError for anything else."""
     has_no_order = isinstance(o, (str, bytes, Set, Mapping)) or hasattr(o, "columns")
     if has_no_order or not isinstance(o, Iterable) or getattr(o, "ndim", 1) == 0:
-        raise ValueError(f"expected {name} to be a list, got {describe(o)}")
+        raise ValueError(f"expected {name} to be {expected}, got {describe(o)}")
     return o.tolist() if name == "vocab" and isinstance(o, Tensor) else list(o)
 
 
-def _check_names(vocab) -> list:
+def check_names(vocab) -> list:
     """Return class names as a list; ValueError for what has no order, and for lists as names."""
-    names = _in_a_list(vocab, "vocab")
+    names = _in_a_list(vocab, "vocab", "a list of class names")
     for name in names:
         if not isinstance(name, Hashable):
             raise ValueError(
@@ -345,7 +345,7 @@ class SigmoidPreds:
         n, n_classes = logits.shape
         self.logits = logits
         self._has_names = vocab is not None
-        self.vocab = [str(c) for c in range(n_classes)] if vocab is None else _check_names(vocab)
+        self.vocab = [str(c) for c in range(n_classes)] if vocab is None else check_names(vocab)
         if self._has_names:
             targs = _columns_by_name(targs, self.vocab)
         self.items = list(range(n)) if items is None else _in_a_list(items, "items")

@@ -142,6 +142,8 @@ def _check_image(
         raise ValueError(
             f"expected items to be files, PIL images or uint8 arrays, got {describe(item)}{hint}"
         )
+    if 0 in item.size:
+        raise ValueError(f"expected images with pixels, got one of {item.width}x{item.height}")
     return image_class.create(item.convert(image_class._open_args["mode"]))
 
 

@@ -9,7 +9,15 @@ __all__ = ["MaskedBCEWithLogitsLoss"]
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from multilabel_mnist.checks import describe
+from multilabel_mnist.checks import (
+    check_choice,
+    check_threshold,
+    check_weight_length,
+    check_weights,
+    describe,
+    is_float_tensor,
+    is_plain,
+)
 
 
 # %% ../nbs/reference/masked.ipynb #51f4cb74
@@ -28,20 +36,32 @@ class MaskedBCEWithLogitsLoss(nn.BCEWithLogitsLoss):
         pos_weight: Tensor | None = None,  # of the 1s in the targets, per class, shape (C,)
         thresh: float = 0.5,  # for decoding; does not affect the loss
     ):
-        super().__init__(weight=weight, reduction=reduction, pos_weight=pos_weight)
-        self.thresh = thresh
+        super().__init__(
+            weight=check_weights(weight, "weight"),
+            reduction=check_choice(reduction, ("mean", "sum", "none"), "reduction"),
+            pos_weight=check_weights(pos_weight, "pos_weight"),
+        )
+        self.thresh = check_threshold(thresh, None, "thresh")
 
     def forward(
         self,
         inp: Tensor,  # logits, shape (N, C)
         targ: Tensor,  # targets, shape (N, C): 0s and 1s, and NaN for what is not known
     ) -> Tensor:  # the loss, shape () unless reduction is "none"
-        """Return the loss; ValueError if the shapes differ."""
+        """Return the loss; ValueError if the shapes differ, and for what is no tensor."""
+        if not is_float_tensor(inp) or not (isinstance(targ, Tensor) and is_plain(targ)):
+            raise ValueError(
+                "expected predictions to be a tensor of floats and targets to be a tensor, "
+                f"got {describe(inp)} and {describe(targ)}"
+            )
         if inp.shape != targ.shape:
             raise ValueError(
                 "expected targets in the shape of the predictions, "
                 f"got {describe(targ)} for predictions of shape {tuple(inp.shape)}"
             )
+        n_classes = inp.shape[-1] if inp.ndim else 1
+        check_weight_length(self.weight, n_classes, "weight")
+        check_weight_length(self.pos_weight, n_classes, "pos_weight")
         inp, targ = inp.as_subclass(Tensor), targ.as_subclass(Tensor)
         known = ~targ.isnan()
         losses = F.binary_cross_entropy_with_logits(

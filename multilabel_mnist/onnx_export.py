@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from multilabel_mnist.calibrate import SigmoidCalibrator
-from multilabel_mnist.checks import describe
+from multilabel_mnist.checks import check_path, describe
 from multilabel_mnist.final_linear import unwrap
 from multilabel_mnist.inference import logits_of
 
@@ -154,6 +154,11 @@ def export_onnx(
     "threshold" and "images", the resizing among them, as JSON. Raises ImportError without the
     packages onnx and onnxscript, and ValueError for what cannot be written.
     """
+    if not hasattr(type(classifier), "as_data"):
+        raise TypeError(
+            f"expected a SigmoidClassifier, got {describe(classifier)}; tune(learn) makes one"
+        )
+    file = check_path(file, "file")
     _require("onnx", "onnxscript")
     data = classifier.as_data()
     images = data["images"]

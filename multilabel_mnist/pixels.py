@@ -292,4 +292,6 @@ def grey_image(
         image = o.convert("L")
     else:
         raise ValueError(f"expected an image file, a PIL image or uint8 pixels, got {describe(o)}")
+    if 0 in image.size:
+        raise ValueError(f"expected an image with pixels, got one of {image.width}x{image.height}")
     return PILImageBW.create(_limit_sides(image))

@@ -1,6 +1,12 @@
 """All cases."""
 
-from . import cases_images, cases_losses, cases_models, cases_preds  # noqa: F401
+from . import (  # noqa: F401
+    cases_images,
+    cases_losses,
+    cases_models,
+    cases_more,
+    cases_preds,
+)
 from .cases_values import CASES
 
 __all__ = ["CASES"]

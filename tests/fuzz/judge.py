@@ -34,7 +34,7 @@ class Case:
     examples: int = 200  # in the tests
     budget: float = 60.0  # seconds, of the command
     errors: tuple = (ValueError, TypeError)
-    draws: bool = False  # from torch's own generator, as documented
+    draws: tuple = ()  # whose generators it may advance, as documented: "torch", "random"
     keeps: bool = True  # the arguments as they are
 
 
@@ -115,7 +115,7 @@ def random_states():
 
 # Errors
 
-SENTENCE = re.compile(r"expected .+\bgot\b.+", re.DOTALL)
+SENTENCE = re.compile(r"(in .+: )?expected .+\bgot\b.+", re.DOTALL)
 LONGEST = 1200  # characters of a message that somebody reads
 
 
@@ -165,8 +165,8 @@ def snapshot(case, given):
     """Return what a call must not change, by name."""
     kept = {"torch's settings": settings_of_torch()}
     states = random_states()
-    if case.draws:
-        states.pop("torch")
+    for library in case.draws:
+        states.pop(library)
     kept |= {f"the random state of {name}": state for name, state in states.items()}
     if case.keeps:
         kept |= {f"argument {name}": fingerprint(o) for name, o in given.items()}
