@@ -362,7 +362,7 @@ class SigmoidPreds:
     def _set(self, threshold, calibrator, others=0.5) -> None:
         """Take on a threshold and a calibrator, and compute the probabilities."""
         if _is_series(threshold) and not _is_numbered(threshold.index):
-            if self._has_names or set(threshold.index) <= set(self.vocab):
+            if self._has_names or set(threshold.index) & set(self.vocab):
                 threshold = threshold.to_dict()
         if isinstance(threshold, Mapping):
             threshold = _thresholds_by_name(threshold, self.vocab, others)

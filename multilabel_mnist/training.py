@@ -90,6 +90,6 @@ def fused_adam(
     except (TypeError, ValueError, LookupError, AttributeError, RuntimeError) as e:
         raise ValueError(
             "expected parameters and settings as torch.optim.AdamW takes them, "
-            f"got {describe(params)} and {describe(kwargs)} ({e}); "
+            f"got {describe(params)} and {list(kwargs)} that it rejects; "
             "pass the function itself, opt_func=fused_adam"
         ) from e

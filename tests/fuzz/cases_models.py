@@ -209,14 +209,17 @@ def _(o, n_out, prior):
                 "params": st.builds(lambda: plain(list(nn.Linear(2, 3).parameters()))),
                 "lr": st.sampled_from((1e-3, 0.1)).map(scalar),
             }
-        )
+        ),
+        replacement=st.one_of(no_numbers, scalars),
     ),
     same=lambda answer, expected: np.testing.assert_equal(answer, expected),
 )
 def _(params, lr):
-    if params is NONSENSE:
+    if params is NONSENSE or isinstance(params, np.ndarray):
         return UNSURE  # fastai takes empty groups of parameters
     need(isinstance(params, list))
+    if isinstance(lr, np.ndarray) and lr.dtype.kind not in "iuf":
+        return UNSURE  # torch takes True for 1
     need_number(lr, 0)
     return 1
 
@@ -509,6 +512,8 @@ def _(seed, epochs):
     keeps=False,
 )
 def _(allow):
+    if isinstance(allow, np.ndarray):
+        return UNSURE  # an empty list of numbers is one of causes, too
     if isinstance(allow, str):
         allow = [allow]
     need(isinstance(allow, (tuple, list, set)) and {"class-axis", "rows"}.issuperset(allow))

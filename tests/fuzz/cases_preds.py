@@ -380,7 +380,7 @@ def _(make_learner, n_items, k, seed):
     k = need_count(k, 2)
     need(need_count(n_items) >= k)
     need_count(seed, 0)
-    need(isinstance(make_learner, np.ndarray))
+    need(isinstance(make_learner, np.ndarray) and make_learner.ndim == 2)
     need(len(make_learner) >= int(n_items))
     if len(make_learner) > int(n_items):
         return make_learner[: int(n_items)]
