@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import ConcatDataset, DataLoader, Subset, TensorDataset
 
-from .calibrate import known_answers
+from multilabel_mnist.calibrate import known_answers
 from multilabel_mnist.checks import (
     check_count,
     check_labels,
@@ -22,7 +22,7 @@ from multilabel_mnist.checks import (
     describe,
     is_fastai,
 )
-from .inference import SigmoidPreds, unique_names
+from multilabel_mnist.inference import SigmoidPreds, unique_names
 
 
 # %% ../nbs/reference/report.ipynb #5ff23ad5
