@@ -352,6 +352,8 @@ def check_threshold(
     name: str = "threshold",
 ) -> float | Tensor:  # a float, or float32 of shape (C,) on the CPU
     """Return one threshold or one per class; ValueError outside [0, 1] or for another length."""
+    if type(threshold) is float and 0 <= threshold <= 1:
+        return threshold  # the usual case, in every batch of a metric
     number = "some" if n_classes is None else n_classes
     expected = f"a probability from 0 to 1, or {number} of them (one per class)"
     values = check_tensor(threshold, name, expected).detach().cpu()

@@ -7,8 +7,6 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from multilabel_mnist import compose, draw, training, verdicts
-from multilabel_mnist.calibrate import SigmoidCalibrator  # noqa: F401
-from multilabel_mnist.labels import exact_match  # noqa: F401
 
 from .cases_values import case, counts, scalar
 from .expected import (

@@ -218,8 +218,8 @@ def _(params, lr):
     if params is NONSENSE or isinstance(params, np.ndarray):
         return UNSURE  # fastai takes empty groups of parameters
     need(isinstance(params, list))
-    if isinstance(lr, np.ndarray) and lr.dtype.kind not in "iuf":
-        return UNSURE  # torch takes True for 1
+    if isinstance(lr, np.ndarray) and (lr.dtype.kind not in "iuf" or np.isinf(lr)):
+        return UNSURE  # torch takes True for 1, and infinity
     need_number(lr, 0)
     return 1
 

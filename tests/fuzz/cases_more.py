@@ -23,7 +23,6 @@ from .cases_preds import read_vocab, vocab_of
 from .cases_values import (
     case,
     labels_of,
-    logits_of,
     of_size,
     probs_of,
     scalar,
@@ -461,6 +460,3 @@ def _(folder, model):
 )
 def _(classifier, file, example):
     need(False)
-
-
-__all__ = ["logits_of"]

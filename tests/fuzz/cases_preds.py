@@ -6,11 +6,9 @@ from hypothesis import strategies as st
 from matplotlib import pyplot as plt
 
 from multilabel_mnist.ambiguity import confused_pairs, most_ambiguous, out_of_fold_probs
-from multilabel_mnist.calibrate import SigmoidCalibrator
 from multilabel_mnist.inference import SigmoidPreds
 
 from .cases_values import (
-    CASES,
     case,
     counts,
     logits_of,
@@ -385,6 +383,3 @@ def _(make_learner, n_items, k, seed):
     if len(make_learner) > int(n_items):
         return make_learner[: int(n_items)]
     return make_learner
-
-
-__all__ = ["CASES", "SigmoidCalibrator"]

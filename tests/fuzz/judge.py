@@ -32,7 +32,7 @@ class Case:
     expected: Callable  # of the arguments' meanings; the answer, REFUSED or UNSURE
     same: Callable | None = None  # of (answer, expected): raises AssertionError if they differ
     examples: int = 200  # in the tests
-    budget: float = 60.0  # seconds, of the command
+    budget: float = 60.0  # seconds of computing, of the command
     errors: tuple = (ValueError, TypeError)
     draws: tuple = ()  # whose generators it may advance, as documented: "torch", "random"
     keeps: bool = True  # the arguments as they are
