@@ -228,3 +228,24 @@ def test_folds_that_cannot_be_made(n_items, k, message):
     with pytest.raises(ValueError) as error:
         out_of_fold_probs(FakeLearner, n_items, k=k)
     assert message in str(error.value)
+
+
+def test_out_of_fold_probs_with_loaders_of_torch():
+    from fastai.data.core import DataLoaders
+    from fastai.learner import Learner
+    from fastai.losses import BCEWithLogitsLossFlat
+    from torch.utils.data import DataLoader, Subset, TensorDataset
+
+    x = torch.arange(6.0)[:, None]
+    data = TensorDataset(x, torch.zeros(6, 1))
+    model = torch.nn.Linear(1, 1)
+
+    def make_learner(held_out, shuffle=False):
+        valid = DataLoader(Subset(data, held_out), batch_size=2, shuffle=shuffle)
+        dls = DataLoaders(DataLoader(data, batch_size=2), valid)
+        return Learner(dls, model, loss_func=BCEWithLogitsLossFlat())
+
+    probs = out_of_fold_probs(make_learner, 6, k=3)
+    torch.testing.assert_close(probs, model(x).sigmoid().detach())
+    with pytest.raises(ValueError, match="expected valid in order, got a RandomSampler"):
+        out_of_fold_probs(lambda held_out: make_learner(held_out, shuffle=True), 6, k=3)

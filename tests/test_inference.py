@@ -316,3 +316,47 @@ def test_a_tabular_learner_has_one_clear_error():
     preds = SigmoidPreds(logits, dataset=dls.valid.dataset)
     with pytest.raises(ValueError, match="^expected items that are images, got .*to_frame()"):
         preds.show()
+
+
+NAMED = pd.DataFrame(np.eye(3)[[0, 1, 2, 0]], columns=["cat", "dog", "owl"])
+
+
+def test_columns_of_targets_are_matched_with_the_class_names():
+    vocab = ["owl", "cat", "dog"]
+    expected = torch.tensor(NAMED[vocab].to_numpy()).float()
+    torch.testing.assert_close(SigmoidPreds(LOGITS, vocab, NAMED).targs, expected)
+    numbered = pd.DataFrame(NAMED.to_numpy())  # pandas has named them 0, 1, 2
+    as_given = torch.tensor(NAMED.to_numpy()).float()
+    for targs, names in ((numbered, vocab), (NAMED, None)):
+        torch.testing.assert_close(SigmoidPreds(LOGITS, names, targs).targs, as_given)
+    with pytest.raises(ValueError, match="columns of targets to be the class names .*, got .'cat'"):
+        SigmoidPreds(LOGITS, ["owl", "cat", "cow"], NAMED)
+
+
+def test_thresholds_in_a_column_are_matched_with_the_class_names():
+    vocab = ["owl", "cat", "dog"]
+    named = pd.Series({"cat": 0.1, "dog": 0.2, "owl": 0.3})
+    torch.testing.assert_close(
+        SigmoidPreds(LOGITS, vocab, threshold=named).threshold, torch.tensor([0.3, 0.1, 0.2])
+    )
+    numbered = pd.Series([0.1, 0.2, 0.3])
+    torch.testing.assert_close(
+        SigmoidPreds(LOGITS, vocab, threshold=numbered).threshold, torch.tensor([0.1, 0.2, 0.3])
+    )
+    with pytest.raises(ValueError, match="got one for 'cow'"):
+        SigmoidPreds(LOGITS, vocab, threshold=pd.Series({"cow": 0.1}))
+
+
+@pytest.mark.parametrize("vocab", [{"a", "b", "c"}, "abc", {"a": 0, "b": 1, "c": 2}, 3, NAMED])
+def test_what_has_no_order_is_no_vocab(vocab):
+    with pytest.raises(ValueError, match="^expected vocab to be a list of class names, got"):
+        SigmoidPreds(LOGITS, vocab)
+
+
+def test_class_names_are_no_formulas():
+    from matplotlib import pyplot as plt
+
+    preds = SigmoidPreds(LOGITS, ["$x$", "$\\frac{", "a_b^c"], items=[np.zeros((4, 4))] * 4)
+    preds.show()
+    plt.gcf().canvas.draw()
+    plt.close("all")

@@ -1,5 +1,6 @@
 """sigmoid_preds on items, containers, learners and mistakes that the chapters do not show."""
 
+import random
 import warnings
 from collections import OrderedDict, namedtuple
 from dataclasses import dataclass
@@ -573,3 +574,30 @@ def test_batches_that_are_dicts_get_one_sentence(batch):
     learn = vector_learner(nn.BCEWithLogitsLoss())
     with pytest.raises(ValueError, match="expected batches .*got a dict of .*'.*collate_fn"):
         sigmoid_preds(learn, dl=[batch])
+
+
+def test_a_data_set_is_no_loader():
+    learn = plain_learner()
+    with pytest.raises(ValueError, match="got a TensorDataset; pass dl=DataLoader"):
+        sigmoid_preds(learn, dl=torch.utils.data.TensorDataset(torch.zeros(4, 3)))
+
+
+def plain_learner():
+    """Return a learner of plain loaders, whose first layer takes three numbers."""
+    data = torch.utils.data.TensorDataset(torch.zeros(4, 3), torch.zeros(4, 2))
+    loaders = [torch.utils.data.DataLoader(data, batch_size=2, shuffle=True) for _ in range(2)]
+    return Learner(DataLoaders(*loaders), nn.Linear(3, 2), loss_func=BCEWithLogitsLossFlat())
+
+
+@pytest.mark.parametrize("o", [nn.Linear(3, 2), None, "learn", torch.zeros(2, 3)])
+def test_what_is_no_learner(o):
+    with pytest.raises(TypeError, match="^expected learn to be a fastai Learner, got"):
+        sigmoid_preds(o)
+
+
+def test_the_random_states_are_left_alone():
+    learn = plain_learner()
+    before = random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state()
+    sigmoid_preds(learn)
+    after = random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state()
+    assert before[:2] == after[:2] and before[2].equal(after[2])
