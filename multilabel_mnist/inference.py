@@ -38,6 +38,7 @@ from multilabel_mnist.checks import (
     check_tensor,
     check_threshold,
     describe,
+    is_plain,
     warn_if_probs,
 )
 from multilabel_mnist.lazy import lazy_exports
@@ -172,7 +173,8 @@ def _lay_out(
 def _in_a_list(o, name: str, expected: str = "a list") -> list:
     """Return a collection that has an order as a list; ValueError for anything else."""
     has_no_order = isinstance(o, (str, bytes, Set, Mapping)) or hasattr(o, "columns")
-    if has_no_order or not isinstance(o, Iterable) or getattr(o, "ndim", 1) == 0:
+    is_list = isinstance(o, Iterable) and not (isinstance(o, Tensor) and not is_plain(o))
+    if has_no_order or not is_list or getattr(o, "ndim", 1) == 0:
         raise ValueError(f"expected {name} to be {expected}, got {describe(o)}")
     return o.tolist() if name == "vocab" and isinstance(o, Tensor) else list(o)
 

@@ -323,6 +323,8 @@ class FoundClasses:
 def find_classes(f: Facts) -> FoundClasses | None:
     """Find the axis of the prediction that the labels lack."""
     ndim = len(f.pred_shape)
+    if ndim == 0:
+        return None
     found = []
     for axis in (ndim - 1, *range(1, ndim - 1), 0):  # the last axis is the likeliest
         code = _use_classes_along(f, axis) if axis != f.class_axis else None

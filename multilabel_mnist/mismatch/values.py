@@ -64,6 +64,8 @@ def ignores_labels(f: Facts) -> bool:
 
 def find_out_of_range(f: Facts) -> OutOfRange | None:
     """Find labels for which the network has no output."""
+    if not f.pred_shape:
+        return None
     labels = f.targ
     axis = f.label_axis
     if f.takes_indices:

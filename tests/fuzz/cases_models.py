@@ -606,6 +606,9 @@ def _(path, bs, valid_pct, n_train, seed, device):
     need_count(seed, 0)
     if isinstance(device, np.ndarray) or device is NONSENSE:
         return UNSURE
+    need(device is None or not isinstance(device, str) or device == "cpu")
+    if 0 < share < 0.01:
+        return UNSURE  # of a few images, that is none
     n_valid = 4 if share == 0 else int(np.ceil(8 * share - 1e-9))
     n = 8 if share == 0 else 8 - n_valid
     if n_train is not None:

@@ -62,10 +62,12 @@ def named_thresholds(draw, n, n_classes):
     """Draw thresholds, sometimes as a dictionary or a Series by the index of the class."""
     if draw(st.integers(0, 2)):
         return draw(thresholds_of(n_classes))
-    chosen = draw(st.lists(st.integers(0, n_classes), max_size=n_classes, unique=True))
+    as_series = draw(st.booleans())
+    last = n_classes - 1 if as_series else n_classes  # no class has the last of these names
+    chosen = draw(st.lists(st.integers(0, last), max_size=n_classes, unique=True))
     values = draw(st.lists(st.sampled_from((0.0, 0.3, 1.0)), min_size=len(chosen)))
     named = {str(c): value for c, value in zip(chosen, values, strict=False)}
-    given = pd.Series(named, dtype=float) if named and draw(st.booleans()) else named
+    given = pd.Series(named, dtype=float) if named and as_series else named
     return Value(given, dict(named))
 
 

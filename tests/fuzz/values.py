@@ -69,7 +69,7 @@ def meaning_of(tensor):
         return UNSURE  # a number, or a tensor
     if tensor.is_floating_point():
         return tensor.double().numpy()
-    return np.array(tensor.tolist(), dtype="uint8" if tensor.dtype == torch.uint8 else "int64")
+    return tensor.numpy() if tensor.dtype == torch.uint8 else tensor.to(torch.int64).numpy()
 
 
 def with_stride(tensor):
@@ -162,7 +162,7 @@ def meaning_of_list(given, meaning):
     """Return what a list means: it has no dtype, unless it is one of tensors."""
     if not given:
         return np.zeros(0)
-    is_of_numbers = not isinstance(given[0], Tensor)
+    is_of_numbers = isinstance(meaning, np.ndarray) and not isinstance(given[0], Tensor)
     return meaning.astype("int64") if is_of_numbers and meaning.dtype == np.uint8 else meaning
 
 
@@ -193,7 +193,7 @@ def numbers(draw, shape, base, dtypes=(torch.float32,), forms=("tensor",), odd=T
         form = "tensor"
     given = FORMS[form](tensor)
     meaning = meaning_of(tensor)
-    if isinstance(meaning, np.ndarray) and isinstance(given, (list, tuple)):
+    if isinstance(given, (list, tuple)):
         meaning = meaning_of_list(given, meaning)
     return Value(given, meaning)
 
@@ -303,8 +303,8 @@ scalars = st.sampled_from(SCALARS).map(scalar_value)
 def no_number(make):
     """Return a new object that is no number; None and a text mean themselves."""
     o = make()
-    if isinstance(o, Image.Image):
-        return Value(o, UNSURE)  # NumPy reads its pixels
+    if isinstance(o, (Image.Image, slice)):
+        return Value(o, UNSURE)  # NumPy reads pixels, and slices are indices
     return Value(o, o if o is None or isinstance(o, str) else NONSENSE)
 
 
