@@ -303,8 +303,8 @@ scalars = st.sampled_from(SCALARS).map(scalar_value)
 def no_number(make):
     """Return a new object that is no number; None and a text mean themselves."""
     o = make()
-    if isinstance(o, (Image.Image, slice)):
-        return Value(o, UNSURE)  # NumPy reads pixels, and slices are indices
+    if isinstance(o, (Image.Image, slice)) or (isinstance(o, dict) and not o):
+        return Value(o, UNSURE)  # pixels are numbers, slices are indices, and {} names no class
     return Value(o, o if o is None or isinstance(o, str) else NONSENSE)
 
 
