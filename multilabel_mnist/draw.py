@@ -161,7 +161,8 @@ def _per_image(
 ) -> Tensor:  # shape (n,), of the dtype and on the device of the images
     """Return one number per image; ValueError for anything else."""
     n = len(images)
-    if isinstance(value, Tensor) and value.shape == (n,) and value.is_floating_point():
+    is_tensor = isinstance(value, Tensor) and not value.is_nested
+    if is_tensor and value.shape == (n,) and value.is_floating_point():
         return value.to(images.device, images.dtype)  # as drawn; looking at them would take time
     expected = f"a number, or {n} of them (one per image)"
     values = check_tensor(value, name, expected)
