@@ -303,8 +303,9 @@ scalars = st.sampled_from(SCALARS).map(scalar_value)
 def no_number(make):
     """Return a new object that is no number; None and a text mean themselves."""
     o = make()
-    if isinstance(o, (Image.Image, slice)) or (isinstance(o, dict) and not o):
-        return Value(o, UNSURE)  # pixels are numbers, slices are indices, and {} names no class
+    is_empty = isinstance(o, (dict, pd.DataFrame)) and len(o) == 0
+    if is_empty or isinstance(o, (Image.Image, slice)):
+        return Value(o, UNSURE)  # such as {} for thresholds by name, or pixels, which are numbers
     return Value(o, o if o is None or isinstance(o, str) else NONSENSE)
 
 
