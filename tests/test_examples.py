@@ -3,15 +3,12 @@
 Each process here is a real one.
 """
 
-import contextlib
-import io
 import json
 import os
 import re
 import signal
 import subprocess
 import sys
-from multiprocessing import get_context
 
 import numpy as np
 import pandas as pd
@@ -359,23 +356,26 @@ def test_an_error_that_a_blank_image_has_too_is_nobody_elses(model, few, monkeyp
     assert list((few.parent / "out").glob("part-*")) == []
 
 
-def limited(pkl, few, out, size):
-    """Return what the script says as it exits."""
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
-    with contextlib.redirect_stdout(io.StringIO()), pytest.raises(SystemExit) as caught:
-        run_verdicts(pkl, few, out=out)
-    return str(caught.value)
+LIMITED = """
+import resource, sys
+from examples import verdicts
+
+size, *words = sys.argv[1:]
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(size), int(size)))
+verdicts.run(verdicts.arguments(words))
+"""
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="fork")
+@pytest.mark.skipif(resource is None, reason="limits of POSIX")
 @pytest.mark.parametrize("size, file", [(100, "_files.parquet"), (1600, "part-000000.parquet")])
 def test_no_room_for_the_verdicts(model, few, size, file):
     """A limit on the size of files stands for a full disk."""
     out = few.parent / "out"
-    with get_context("fork").Pool(1) as pool:
-        said = pool.apply(limited, (model[1], few, out, size))
-    assert f"expected to write {file} into {out}, got: " in said
-    assert "make the folder writable or free some space, and start again" in said
+    words = [model[1], few, out, "--rows", 4, "--batch", 3, "--cpu"]
+    done = run(sys.executable, "-B", "-c", LIMITED, size, *words)
+    assert done.returncode == 1, done.stdout
+    assert f"expected to write {file} into {out}, got: " in done.stdout
+    assert "make the folder writable or free some space, and start again" in done.stdout
     assert not list(out.glob("part-*")) and not list(out.glob(".*"))
     assert len(run_verdicts(model[1], few, out=out)) == 6
 
