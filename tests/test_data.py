@@ -126,6 +126,17 @@ def test_what_is_no_folder(path):
             call(Path(path))
 
 
+def test_any_digits_have_a_running_example(tmp_path):
+    for split in ("training", "testing"):
+        for name in "0123456789":
+            (tmp_path / split / name).mkdir(parents=True)
+            for file in ("b.png", "a.png", ".hidden"):
+                (tmp_path / split / name / file).touch()
+    assert data.running_example(tmp_path) == tmp_path / "testing/7/a.png"
+    (tmp_path / "testing/1/4201.png").touch()
+    assert data.running_example(str(tmp_path)) == tmp_path / "testing/1/4201.png"
+
+
 def test_machinery_is_not_public():
     assert batches.__all__ == []
     assert "PixelDL" not in data.__all__

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from multilabel_mnist.callback import ExplainMismatch
 from multilabel_mnist.compose import train_verdicts
 from multilabel_mnist.convert import to_multiclass, to_multilabel
-from multilabel_mnist.data import DigitDataLoaders, digits_path, grey_image
+from multilabel_mnist.data import DigitDataLoaders, digits_path, grey_image, running_example
 from multilabel_mnist.final_linear import final_linear
 from multilabel_mnist.head import head_table, replace_final_linear
 from multilabel_mnist.predict import sigmoid_preds
@@ -572,6 +572,18 @@ def _(o):
     ).map(lambda value: {"source": value}),
 )
 def _(source):
+    need(False)  # none of them holds the ten digits
+
+
+@case(
+    "data.running_example",
+    running_example,
+    often(
+        st.sampled_from((digits(), str(digits()), "missing", "")).map(lambda o: Value(o, NONSENSE)),
+        no_numbers.filter(lambda v: v.given is not None),
+    ).map(lambda value: {"path": value}),
+)
+def _(path):
     need(False)  # none of them holds the ten digits
 
 
