@@ -235,7 +235,8 @@ def test_a_single_number_may_stay_on_the_cpu(make):
 
 @pytest.mark.parametrize("shape", [(7,), (7, 1), (7, 3)])
 def test_our_own_loss_with_weights_on_another_device(shape):
-    loss = BCEOneHotLossFlat(pos_weight=torch.ones(3, device="meta"))
+    loss = BCEOneHotLossFlat(pos_weight=torch.ones(3))
+    loss.func.to("meta")
     d = diagnose(loss, *pair_on("cpu", shape))
     assert d.cause == "other-device" and d.fixes == ("loss_func.func.to(pred.device)",)
 
