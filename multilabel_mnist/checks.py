@@ -6,6 +6,7 @@
 __all__ = []
 
 # %% ../nbs/reference/checks.ipynb #c0000003
+import inspect
 import math
 import numbers
 import os
@@ -440,11 +441,32 @@ def check_choice(
     raise ValueError(f"expected {name} to be {', '.join(others)} or {last}, got {describe(o)}")
 
 
+def _takes(function, n_arguments: int) -> bool:
+    """Say whether a function can be called with so many arguments, as far as it tells."""
+    try:
+        signature = inspect.signature(function)
+    except ValueError:  # some functions written in C do not tell
+        return True
+    try:
+        signature.bind(*range(n_arguments))
+    except TypeError:
+        return False
+    return True
+
+
 def check_function(
     o,  # what is to be called
     name: str,
     example: str,  # such as "parent_label"
+    n_arguments: int = 1,
 ) -> None:
-    """Raise a TypeError unless something can be called."""
-    if not callable(o):
-        raise TypeError(f"expected {name} to be a function, such as {example}, got {describe(o)}")
+    """Raise a TypeError unless something can be called with so many arguments.
+
+    A class of modules is a function that makes one; another class is not what was meant.
+    """
+    expected = f"expected {name} to be a function, such as {example}, got"
+    is_other_class = isinstance(o, type) and not issubclass(o, torch.nn.Module)
+    if not callable(o) or is_other_class:
+        raise TypeError(f"{expected} {describe(o)}")
+    if not _takes(o, n_arguments):
+        raise TypeError(f"{expected} one that does not take {n_arguments} argument(s)")
