@@ -108,16 +108,24 @@ def _layers_of(
 
 
 # %% ../nbs/reference/shipped.ipynb #871ec284
+def _fold_norm(before: nn.Module | None, norm: nn.Module) -> nn.Module:
+    """Return the layer before a batch norm with the norm folded in; ValueError for other layers."""
+    if isinstance(norm, nn.BatchNorm2d) and isinstance(before, nn.Conv2d):
+        return fuse_conv_bn_eval(before, norm)
+    if isinstance(norm, nn.BatchNorm1d) and isinstance(before, nn.Linear):
+        return fuse_linear_bn_eval(before, norm)
+    kind = "convolution" if isinstance(norm, nn.BatchNorm2d) else "linear layer"
+    raise ValueError(f"expected a {kind} before a batch norm, got {before}")
+
+
 def _fold(layers: list[nn.Module]) -> list[nn.Module]:
     """Return layers that compute the same in evaluation mode, without batch norms and dropout."""
     folded = []
     for layer in layers:
         if isinstance(layer, Residual):
             folded.append(Residual(_fold(layer.layers)))
-        elif isinstance(layer, nn.BatchNorm2d):
-            folded.append(fuse_conv_bn_eval(folded.pop(), layer))
-        elif isinstance(layer, nn.BatchNorm1d):
-            folded.append(fuse_linear_bn_eval(folded.pop(), layer))
+        elif isinstance(layer, (nn.BatchNorm1d, nn.BatchNorm2d)):
+            folded[-1:] = [_fold_norm(folded[-1] if folded else None, layer)]
         elif not isinstance(layer, (nn.Dropout, nn.Dropout2d, nn.Identity)):
             folded.append(layer)
     return folded
@@ -165,34 +173,46 @@ def _add_weights(layer, tensors: dict) -> int:  # the layer's number
     return number
 
 
+def _describe_plain(layer: nn.Module) -> dict | None:  # as JSON has it
+    """Describe a layer without weights; None for a kind that is not known."""
+    if isinstance(layer, Normalize):
+        return {"kind": "normalize", "mean": layer.mean, "std": layer.std, "size": layer.size}
+    if isinstance(layer, nn.ReLU):
+        return {"kind": "relu"}
+    if isinstance(layer, nn.Flatten) and layer.start_dim == 1 and layer.end_dim == -1:
+        return {"kind": "flatten"}
+    is_max, is_average = isinstance(layer, nn.MaxPool2d), isinstance(layer, nn.AvgPool2d)
+    if not (is_max or is_average) or layer.padding or layer.ceil_mode:
+        return None
+    if _side(getattr(layer, "dilation", 1), "dilation") > 1:
+        return None
+    size, stride = _side(layer.kernel_size, "kernel"), _side(layer.stride, "stride")
+    return {"kind": "maxpool" if is_max else "avgpool", "size": size, "stride": stride}
+
+
 def _describe_layer(
     layer: nn.Module,
     tensors: dict,  # by name; the layer's are added
 ) -> dict:  # as JSON has it
     """Describe one layer; ValueError for a kind that is not known."""
-    if isinstance(layer, Normalize):
-        return {"kind": "normalize", "mean": layer.mean, "std": layer.std, "size": layer.size}
     if isinstance(layer, Residual):
         inside = [_describe_layer(one, tensors) for one in layer.layers]
         return {"kind": "residual", "layers": inside}
-    if isinstance(layer, nn.Conv2d) and layer.groups == 1 and layer.dilation == (1, 1):
+    if isinstance(layer, nn.Linear):
+        return {"kind": "linear", "number": _add_weights(layer, tensors)}
+    is_conv = isinstance(layer, nn.Conv2d) and layer.padding_mode == "zeros"
+    if is_conv and layer.groups == 1 and layer.dilation == (1, 1):
+        _side(layer.kernel_size, "kernel")
         stride, padding = _side(layer.stride, "stride"), _side(layer.padding, "padding")
         number = _add_weights(layer, tensors)
         return {"kind": "conv", "number": number, "stride": stride, "padding": padding}
-    if isinstance(layer, nn.Linear):
-        return {"kind": "linear", "number": _add_weights(layer, tensors)}
-    if isinstance(layer, nn.MaxPool2d) and not layer.padding and not layer.ceil_mode:
-        size, stride = _side(layer.kernel_size, "kernel"), _side(layer.stride, "stride")
-        return {"kind": "maxpool", "size": size, "stride": stride}
-    if isinstance(layer, nn.AvgPool2d) and not layer.padding and not layer.ceil_mode:
-        size, stride = _side(layer.kernel_size, "kernel"), _side(layer.stride, "stride")
-        return {"kind": "avgpool", "size": size, "stride": stride}
-    if isinstance(layer, (nn.ReLU, nn.Flatten)):
-        return {"kind": type(layer).__name__.lower()}
-    raise ValueError(
-        "expected convolutions, linear layers, ReLU, pooling, flattening and residual blocks, "
-        f"got {layer}"
-    )
+    plain = _describe_plain(layer)
+    if plain is None:
+        raise ValueError(
+            "expected convolutions, linear layers, ReLU, pooling, flattening and residual blocks, "
+            f"got {layer}"
+        )
+    return plain
 
 
 def pack_network(
@@ -221,12 +241,28 @@ def pack_network(
 
 
 # %% ../nbs/reference/shipped.ipynb #4e0edffd
+def _build_weighted(data: dict, tensors: dict) -> nn.Conv2d | nn.Linear:
+    """Build a convolution or a linear layer with its weights."""
+    parts = ("weight", "scale", "bias")
+    weight, scale, bias = (tensors[f"{data['number']}.{part}"] for part in parts)
+    n_out, n_in = weight.shape[:2]
+    if data["kind"] == "linear":
+        layer = nn.Linear(n_in, n_out)
+    else:
+        layer = nn.Conv2d(n_in, n_out, weight.shape[2], data["stride"], data["padding"])
+    layer.weight.data = weight * _per_channel(scale, weight)
+    layer.bias.data = bias
+    return layer
+
+
 def _build_layer(
     data: dict,  # as `_describe_layer` returns it
     tensors: dict,
 ) -> nn.Module:
     """Build a layer with its weights; ValueError for a kind that is not known."""
     kind = data["kind"]
+    if kind in ("conv", "linear"):
+        return _build_weighted(data, tensors)
     if kind == "normalize":
         return Normalize(data["mean"], data["std"], data["size"])
     if kind == "residual":
@@ -239,20 +275,7 @@ def _build_layer(
         return nn.ReLU()
     if kind == "flatten":
         return nn.Flatten()
-    if kind not in ("conv", "linear"):
-        raise ValueError(f"expected a known kind of layer, got {kind!r}")
-    weight, scale, bias = (
-        tensors[f"{data['number']}.{part}"] for part in ("weight", "scale", "bias")
-    )
-    n_out, n_in = weight.shape[:2]
-    if kind == "linear":
-        layer = nn.Linear(n_in, n_out)
-    else:
-        size = tuple(weight.shape[2:])
-        layer = nn.Conv2d(n_in, n_out, size, data["stride"], data["padding"])
-    layer.weight.data = weight * _per_channel(scale, weight)
-    layer.bias.data = bias
-    return layer
+    raise ValueError(f"expected a known kind of layer, got {kind!r}")
 
 
 def read_network(

@@ -3,7 +3,7 @@
 const SIZE = 28; // pixels, of the image that the networks see
 const FINE = 8; // drawn so much larger, then averaged
 const PEN = 2.5; // pixels, about as wide as the strokes of the training digits
-const BOX = { height: 20, width: 26 }; // that a drawing is fitted into: training digits have 20x20
+const BOX = { height: 20, width: 22 }; // that a drawing is fitted into, in pixels
 const MOST = 3; // times that a small drawing is enlarged
 const THRESHOLD = 0.5;
 
@@ -64,12 +64,20 @@ function inside(start, length) {
   return Math.min(Math.max(start, margin), Math.max(last, margin));
 }
 
-/** Scale and shift strokes as the training digits were: to a size, their center of mass in the middle. */
+/** Return the point of a drawing that goes to the middle, as in the training images. */
+function centerOf(strokes, box) {
+  // The training digits have their center of mass there, and pairs of them have their box.
+  const isWide = box.width > box.height;
+  const middle = { x: (box.left + box.right) / 2, y: (box.top + box.bottom) / 2 };
+  return isWide ? middle : centerOfMass(strokes);
+}
+
+/** Scale and shift strokes as the training images were. */
 function fit(strokes) {
   const box = boxAround(strokes.flat());
   const ink = { height: BOX.height - PEN, width: BOX.width - PEN };
   const scale = Math.min(ink.height / box.height, ink.width / box.width, MOST * SIZE);
-  const center = centerOfMass(strokes);
+  const center = centerOf(strokes, box);
   const left = inside(SIZE / 2 - (center.x - box.left) * scale, box.width * scale);
   const top = inside(SIZE / 2 - (center.y - box.top) * scale, box.height * scale);
   const move = (p) => ({ x: (p.x - box.left) * scale + left, y: (p.y - box.top) * scale + top });
