@@ -31,6 +31,7 @@ setup(
     ],
     python_requires=">=" + cfg["min_python"],
     packages=find_packages(HERE, include=[name, f"{name}.*"]),
+    package_data={name: ["weights/*"]},
     install_requires=cfg["requirements"].split(),
     extras_require={"dev": dev, "onnx": [r for r in dev if r.startswith("onnx")]},
     entry_points={"nbdev": [f"{name}={name}._modidx:d"]},

@@ -15,6 +15,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
+from torch.nn.utils import skip_init
 from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
 
 from multilabel_mnist.checks import describe
@@ -242,14 +243,15 @@ def pack_network(
 
 # %% ../nbs/reference/shipped.ipynb #4e0edffd
 def _build_weighted(data: dict, tensors: dict) -> nn.Conv2d | nn.Linear:
-    """Build a convolution or a linear layer with its weights."""
+    """Build a convolution or a linear layer with its weights, without drawing random ones."""
     parts = ("weight", "scale", "bias")
     weight, scale, bias = (tensors[f"{data['number']}.{part}"] for part in parts)
     n_out, n_in = weight.shape[:2]
     if data["kind"] == "linear":
-        layer = nn.Linear(n_in, n_out)
+        layer = skip_init(nn.Linear, n_in, n_out)
     else:
-        layer = nn.Conv2d(n_in, n_out, weight.shape[2], data["stride"], data["padding"])
+        settings = {"stride": data["stride"], "padding": data["padding"]}
+        layer = skip_init(nn.Conv2d, n_in, n_out, weight.shape[2], **settings)
     layer.weight.data = weight * _per_channel(scale, weight)
     layer.bias.data = bias
     return layer

@@ -44,6 +44,7 @@ BUILT_ON = {
     "pipeline": ("items",),
     "onnx_export": ("inference", "final_linear"),
     "classifier": ("predict", "pipeline", "onnx_export"),
+    "shipped": ("classifier",),
     "draw": ("checks",),
     "compose_images": ("draw",),
     "verdicts": ("draw", "labels"),
@@ -76,7 +77,7 @@ sys.meta_path.insert(0, NoFastai())
 HEAVY = ("fastai", "pandas", "sklearn", "scipy", "matplotlib")
 PLAIN = (
     "ambiguity calibrate checks classifier explain final_linear head inference labels lazy losses "
-    "masked mismatch report"
+    "masked mismatch report shipped"
 ).split()
 
 

@@ -1,4 +1,4 @@
-"""The wheel holds the package alone, subfolders included, and works in an environment of its own.
+"""The wheel holds the package alone, with subfolders and weights, and works in an own environment.
 
 Requirements and constraints agree.
 """
@@ -78,24 +78,25 @@ def install(python, *what):
     done = run(*pip, "install", "--quiet", "--no-index", "--no-deps", *what)
     assert done.returncode == 0, done.stdout[-4000:]
     (folder,) = python.parent.parent.glob(f"lib/*/site-packages/{PACKAGE.name}")
-    return python_files(folder)
+    return package_files(folder)
 
 
-def python_files(folder):
-    """{path in the folder: bytes} of its Python files, at any depth."""
-    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob("*.py")}
+def package_files(folder):
+    """{path in the folder: bytes} of what belongs to the package, at any depth."""
+    files = [p for p in folder.rglob("*") if p.suffix in (".py", ".safetensors", ".md")]
+    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in files}
 
 
 def test_wheel_holds_the_package_alone(built):
     names = zipfile.ZipFile(built[".whl"]).namelist()
     package = {n for n in names if ".dist-info/" not in n}
-    assert package == {f"{PACKAGE.name}/{name}" for name in python_files(PACKAGE)}
+    assert package == {f"{PACKAGE.name}/{name}" for name in package_files(PACKAGE)}
     assert [n for n in names if n.endswith("licenses/LICENSE")]
 
 
 def test_wheel_works_in_an_environment_of_its_own(built, tmp_path):
     python = environment_of_its_own(tmp_path)
-    assert install(python, built[".whl"]) == python_files(PACKAGE)
+    assert install(python, built[".whl"]) == package_files(PACKAGE)
     modules = [f"{PACKAGE.name}.{module_name(path)}" for path in MODULES]
     done = run(python, "-c", IMPORT, PACKAGE.name, *modules, cwd=tmp_path)
     assert done.returncode == 0, done.stdout[-4000:]
@@ -127,7 +128,7 @@ def test_a_subfolder_of_the_package_gets_into_the_wheel(source, tmp_path):
 
 def test_pip_install_of_the_tree_works(source, tmp_path):
     python = environment_of_its_own(tmp_path)
-    assert install(python, "--no-build-isolation", source) == python_files(PACKAGE)
+    assert install(python, "--no-build-isolation", source) == package_files(PACKAGE)
 
 
 def test_metadata_comes_from_settings(built):

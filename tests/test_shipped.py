@@ -174,7 +174,9 @@ def test_what_a_file_cannot_describe(model, message):
 
 
 def test_verdict_model_takes_images_and_says_none_one_and_several():
+    before = torch.get_rng_state()
     classifier = verdict_model()
+    assert torch.equal(torch.get_rng_state(), before)
     assert isinstance(classifier, SigmoidClassifier) and not classifier.model.training
     assert classifier.vocab == DIGITS and classifier.threshold == 0.5
     samples, _ = read_samples()

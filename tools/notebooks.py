@@ -52,6 +52,7 @@ READING_ORDER = {
         "draw",
         "compose_images",
         "verdicts",
+        "shipped",
         "mismatch",
         "mismatch_parts",
         "mismatch_facts",

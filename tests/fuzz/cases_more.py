@@ -15,6 +15,7 @@ from multilabel_mnist.compose_images import ComposeImages, read_background
 from multilabel_mnist.masked import MaskedBCEWithLogitsLoss
 from multilabel_mnist.onnx_export import export_onnx
 from multilabel_mnist.report import class_frequencies, class_report, overall_scores
+from multilabel_mnist.shipped import verdict_model
 
 from .cases_images import FLOATS, as_class, image_shapes, images_of, need_images, seeds
 from .cases_losses import TENSOR_FORMS, are_on_one_device, assert_same_loss, tensors_of, weights_of
@@ -460,3 +461,11 @@ def _(folder, model):
 )
 def _(classifier, file, example):
     need(False)
+
+
+# Weights that ship
+
+
+@case("shipped.verdict_model", lambda: verdict_model().vocab, st.just({}), examples=1)
+def _():
+    return [str(digit) for digit in range(10)]
