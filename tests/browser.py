@@ -115,17 +115,23 @@ class Browser:
         self.settle()
 
 
+def port_of(driver):
+    """Return the port that a driver says it listens on."""
+    told = ""
+    for line in driver.stdout:
+        told += line
+        if found := re.search(r"successfully on port (\d+)", line):
+            return found[1]
+    raise DriverError(f"it ended at once: {told}")
+
+
 @contextmanager
 def browser():
     """Give a browser, and end it and its driver afterwards."""
     command = ["chromedriver", "--port=0"]
     driver = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     try:
-        lines = iter(driver.stdout.readline, "")
-        port = next(
-            found[1] for line in lines if (found := re.search(r"successfully on port (\d+)", line))
-        )
-        page = Browser(port)
+        page = Browser(port_of(driver))
         try:
             yield page
         finally:
