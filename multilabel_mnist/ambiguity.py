@@ -203,7 +203,7 @@ def out_of_fold_probs(
     positions, which are sorted. ValueError if it has another length, or if the outputs
     are not probabilities, because the loss has no activation.
     """
-    check_function(make_learner, "make_learner", "one that trains without some items")
+    check_function(make_learner, "make_learner", "one that trains without some items", 1)
     check_count(k, "k", minimum=2)
     check_count(n_items, "n_items", minimum=k, hint="at least one item per fold")
     positions = np.random.default_rng(check_seed(seed)).permutation(n_items)

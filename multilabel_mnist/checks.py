@@ -458,15 +458,15 @@ def check_function(
     o,  # what is to be called
     name: str,
     example: str,  # such as "parent_label"
-    n_arguments: int = 1,
+    n_arguments: int | None = None,  # that it must take; None: not asked
 ) -> None:
-    """Raise a TypeError unless something can be called with so many arguments.
+    """Raise a TypeError unless something can be called, with so many arguments.
 
-    A class of modules is a function that makes one; another class is not what was meant.
+    A class of modules is a function that makes one; another class, or a module, is not meant.
     """
     expected = f"expected {name} to be a function, such as {example}, got"
     is_other_class = isinstance(o, type) and not issubclass(o, torch.nn.Module)
-    if not callable(o) or is_other_class:
+    if not callable(o) or is_other_class or isinstance(o, torch.nn.Module):
         raise TypeError(f"{expected} {describe(o)}")
-    if not _takes(o, n_arguments):
+    if n_arguments is not None and not _takes(o, n_arguments):
         raise TypeError(f"{expected} one that does not take {n_arguments} argument(s)")

@@ -77,9 +77,16 @@ def _batches_of(
     return ((part,) for part in items.split(size))
 
 
+_NO_TARGETS = (
+    "expected held-out data with targets, got none; pass a DataLoader with labels, such as "
+    "dl=learn.dls.test_dl(items, with_labels=True)"
+)
+
+
 def _run(
     model: nn.Module,
     batches: Iterable,  # tensors, or tuples that start with one and may go on with targets
+    with_targets: bool = False,  # whether each batch must have them
 ) -> tuple:  # outputs, shape (N, C); targets, or None if there are none
     """Return the outputs of a model in evaluation mode; the model is left as it was."""
     if not isinstance(batches, Iterable):
@@ -98,6 +105,8 @@ def _run(
                         "expected a DataLoader whose batches start with a tensor of the model's "
                         f"inputs, got batches of {describe(parts[0])}"
                     )
+                if with_targets and len(parts) < 2:
+                    raise ValueError(_NO_TARGETS)
                 outputs.append(logits_of(model(parts[0].to(device))).float().cpu())
                 targets += [torch.as_tensor(part).cpu() for part in parts[1:2]]
     finally:
@@ -560,10 +569,7 @@ def _trained_with(learn, n_classes: int) -> str:  # 'sigmoid' or 'softmax'
 def _check_positives(targs: Tensor | None, vocab: list) -> Tensor:
     """Return targets with positives; ValueError without any, and a warning that names classes."""
     if targs is None:
-        raise ValueError(
-            "expected held-out data with targets, got none; pass a DataLoader with labels, such "
-            "as dl=learn.dls.test_dl(items, with_labels=True)"
-        )
+        raise ValueError(_NO_TARGETS)
     n_positives = (targs == 1).sum(0)
     if not n_positives.any():
         raise ValueError(
@@ -613,12 +619,14 @@ def tune(
                 f"expected held-out data beside {type(model).__name__}, got none; pass dl=a "
                 "DataLoader of inputs and targets"
             )
-        outputs, targs = _run(model, dl)
+        outputs, targs = _run(model, dl, with_targets=True)
         preds = SigmoidPreds(outputs, vocab=vocab, targs=targs, calibrator=torch.sigmoid)
     else:
         raise ValueError(f"expected a Learner or an nn.Module, got {describe(model)}")
     targs = _check_positives(preds.targs, preds.vocab)
-    calibrator = SigmoidCalibrator(trained_with or "sigmoid").fit(preds.logits, targs)
+    if trained_with is None:
+        trained_with = "sigmoid"
+    calibrator = SigmoidCalibrator(trained_with).fit(preds.logits, targs)
     thresholds = tune_thresholds(
         calibrator(preds.logits),
         targs,

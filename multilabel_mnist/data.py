@@ -325,7 +325,7 @@ def _split_rows(
     test = np.arange(n_training, len(labels))
     valid = test
     if valid_pct > 0:
-        train, valid = _stratified_split(labels[:n_training], 1 - valid_pct, seed)
+        train, valid = _stratified_split(labels[:n_training], 1 - float(valid_pct), seed)
     if n_train is not None and n_train < len(train):
         kept, _ = _stratified_split(labels[train], n_train, seed)
         train = train[kept]
@@ -414,13 +414,22 @@ def _check_folder(path) -> Path:
 
 
 def _check_device(device) -> torch.device:
-    """Return a device; ValueError for anything that torch does not take for one."""
+    """Return a device that holds tensors on this machine; ValueError for anything else."""
     try:
-        return torch.device(device)
-    except (RuntimeError, TypeError) as e:
+        device = torch.device(device)
+    except (RuntimeError, TypeError, ValueError) as e:
         raise ValueError(
             f"expected device to be None or one of torch's, such as 'cpu', got {describe(device)}"
         ) from e
+    try:
+        torch.zeros(1, device=device).tolist()
+    except (RuntimeError, AssertionError, NotImplementedError) as e:
+        reason = str(e).partition("\n")[0]
+        raise ValueError(
+            f"expected a device that this machine has, got '{device}': {reason}; "
+            "None takes the best one"
+        ) from e
+    return device
 
 
 class DigitDataLoaders(DataLoaders):

@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from numbers import Number
 
 import torch
 from torch import Tensor, nn
@@ -293,14 +294,14 @@ def _log_odds(
 ) -> Tensor:  # float32, shape (n_out,)
     """Return the logits whose sigmoids are `prior`; ValueError outside of 0 to 1."""
     expected = f"a probability between 0 and 1, both excluded, or {n_out} of them (one per output)"
-    probs = check_tensor(prior, "prior", expected).detach().cpu()
-    if not probs.is_complex() and probs.shape in ((), (n_out,)):
-        probs = probs.float()
-        if ((probs > 0) & (probs < 1)).all():
-            return probs.logit().expand(n_out)
-    raise ValueError(
-        f"expected prior to be {expected}, got {prior}; pass the share of images with each class"
-    )
+    probs = check_tensor(prior, "prior", expected).detach().cpu().double()
+    is_inside = ((probs > 0) & (probs < 1)).all()
+    if probs.shape not in ((), (n_out,)) or not is_inside:
+        came = prior if isinstance(prior, Number) else describe(prior)
+        raise ValueError(
+            f"expected prior to be {expected}, got {came}; pass the share of images with each class"
+        )
+    return probs.logit().float().expand(n_out)
 
 
 # %% ../nbs/reference/head.ipynb #783429c7

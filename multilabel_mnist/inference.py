@@ -116,6 +116,8 @@ def _displayable_pixels(
     image,  # a PIL image, an array or a tensor; channels first or last
 ) -> np.ndarray:  # shape (H, W), (H, W, 3) or (H, W, 4), as matplotlib's imshow takes them
     """Return an image's pixels with the channels last, and without an axis for a single one."""
+    if isinstance(image, Tensor) and image.is_floating_point():
+        image = image.float()  # NumPy has no bfloat16
     pixels = image.detach().cpu().numpy() if isinstance(image, Tensor) else np.asarray(image)
     if pixels.ndim == 2:
         return pixels

@@ -114,10 +114,14 @@ def _image_of_pixels(pixels: Tensor | np.ndarray, is_color: bool) -> Image.Image
 
     Where a learner sees gray images, three channels in front could be three images.
     """
-    array = pixels.cpu().numpy() if isinstance(pixels, Tensor) else pixels
-    array = _channels_last(array, (1, 3, 4) if is_color else (1,))
-    is_image = array.ndim == 2 or (array.ndim == 3 and array.shape[2] in (3, 4))
-    if array.dtype != np.uint8 or not is_image:
+    array = pixels
+    if isinstance(pixels, Tensor) and pixels.dtype == torch.uint8:
+        array = pixels.cpu().numpy()
+    is_image = False
+    if isinstance(array, np.ndarray) and array.dtype == np.uint8:
+        array = _channels_last(array, (1, 3, 4) if is_color else (1,))
+        is_image = array.ndim == 2 or (array.ndim == 3 and array.shape[2] in (3, 4))
+    if not is_image:
         first = ", (3, H, W)" if is_color else ""
         raise ValueError(
             f"expected uint8 pixels (0 to 255) of shape (H, W), (1, H, W){first} or (H, W, 3), "
@@ -272,7 +276,7 @@ def _as_collection(items, dataset):
 
 def _as_pixel_array(items, size: tuple) -> np.ndarray | None:
     """Return items as uint8 (N, H, W) if they are such an array or tensor, of this size."""
-    if isinstance(items, Tensor):
+    if isinstance(items, Tensor) and items.dtype == torch.uint8:
         items = items.cpu().numpy()
     if not isinstance(items, np.ndarray) or items.dtype != np.uint8:
         return None

@@ -302,7 +302,7 @@ def class_frequencies(
     elif isinstance(dls, DataLoader) or is_fastai(dls, "DataLoader"):
         dataset = dls.dataset
     targs = check_tensor(dls, "targets", _EXPECTED) if dataset is None else _targets_of(dataset)
-    if targs.ndim not in (1, 2) or len(targs) == 0:
+    if targs.ndim not in (1, 2) or 0 in targs.shape:
         raise ValueError(f"expected {_EXPECTED}, got {describe(targs)}")
     if targs.ndim == 2:
         shape = (len(targs), n_classes or targs.shape[1])

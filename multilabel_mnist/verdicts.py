@@ -158,9 +158,10 @@ def _check_test(name, images, targets):
     """Return the images of a test set as an array, and its targets; ValueError for others."""
     images = check_tensor(images, f"images of {name!r}", "uint8 images of shape (n, H, W)")
     targets = check_tensor(targets, f"targets of {name!r}", "0s and 1s of shape (n, C)")
-    if images.ndim < 3 or targets.ndim != 2 or len(targets) != len(images):
+    is_bytes = images.dtype == torch.uint8
+    if not is_bytes or images.ndim < 3 or targets.ndim != 2 or len(targets) != len(images):
         raise ValueError(
-            f"expected images (n, H, W) and targets (n, C) under {name!r}, "
+            f"expected uint8 images (n, H, W) and targets (n, C) under {name!r}, "
             f"got {describe(images)} and {describe(targets)}"
         )
     return images.numpy(), check_binary_targets(targets, tuple(targets.shape))
@@ -203,7 +204,7 @@ def verdict_scores(
     Single digits get 'top-1', 'exact' (match) and 'false none'; the other test sets an exact
     match under their own name.
     """
-    check_function(predict, "predict", "one from images to probs")
+    check_function(predict, "predict", "one from images to probs", 1)
     tests = _check_tests(tests)
     probs = {name: _predict(predict, name, *test) for name, test in tests.items()}
     threshold = check_threshold(threshold, probs["one digit"].shape[1])

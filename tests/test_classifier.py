@@ -222,6 +222,16 @@ def test_tune_says_what_is_missing(photos):
         tune("model")
     with pytest.raises(ValueError, match="expected held-out data beside Linear, got none"):
         tune(identity())
+    with pytest.raises(ValueError, match="expected trained_with .*, got ''"):
+        tune(identity(), dl=[(torch.eye(3), torch.eye(3))], trained_with="")
+
+
+def test_tune_asks_for_targets_before_it_runs_the_model():
+    model = identity()
+    model.register_forward_pre_hook(lambda *_: pytest.fail("the model ran"))
+    for batches in ([torch.eye(3)], [(torch.eye(3),)], DataLoader(TensorDataset(torch.eye(3)))):
+        with pytest.raises(ValueError, match="expected held-out data with targets, got none"):
+            tune(model, dl=batches)
 
 
 def test_tune_warns_of_training_data_and_of_classes_without_positives(photos):

@@ -98,6 +98,11 @@ def test_folders_of_another_shape(folder, damage, told):
         (dict(device="gpu"), "expected device to be None or one of torch's.*, got 'gpu'"),
         (dict(device=[1]), "expected device .*, got a list of 1"),
         (dict(device=2.5), "expected device .*, got 2.5"),
+        (dict(device=10**30), "expected device .*, got 10{30}"),
+        (
+            dict(device="meta"),
+            "expected a device that this machine has, got 'meta': .*; None takes",
+        ),
     ],
 )
 def test_settings_that_make_no_sense(folder, settings, told):

@@ -260,6 +260,16 @@ def test_what_is_not_a_prior(prior):
         replace_final_linear(mlp(), 3, prior=prior)
 
 
+def test_a_prior_of_the_wrong_shape_is_described_not_printed():
+    with pytest.raises(ValueError, match=r"got a float32 tensor of shape \(50, 50\); pass"):
+        replace_final_linear(mlp(), 3, prior=torch.full((50, 50), 0.5))
+
+
+def test_a_prior_may_be_smaller_than_float32_allows():
+    bias = replace_final_linear(mlp(), 3, prior=1e-300)[2].bias
+    torch.testing.assert_close(bias, torch.full((3,), np.log(1e-300)), check_dtype=False)
+
+
 @pytest.mark.parametrize(
     "prior",
     [

@@ -102,6 +102,7 @@ IMAGES = {
     "one channel first": torch.rand(1, 4, 5),
     "channels last": np.zeros((4, 5, 3), "uint8"),
     "with a gradient": torch.rand(4, 5, requires_grad=True),
+    "bfloat16": torch.rand(4, 5, dtype=torch.bfloat16),
 }
 
 

@@ -126,6 +126,10 @@ def test_pixels_in_memory(learner, array, kind):
 
 BAD_ITEMS = [
     ([None], "expected items to be files, PIL images or uint8 arrays, got None"),
+    (
+        torch.zeros(2, 28, 28, dtype=torch.bfloat16),
+        "expected uint8 pixels .*, got a bfloat16 tensor of shape",
+    ),
     ([["a.png"]], "got a list of 1"),
     ({0: 1}, "got 0"),
     (np.zeros((2, 28, 28), "int64"), "expected uint8 .*int64"),

@@ -416,6 +416,12 @@ def test_unknown_answers_count_neither_as_yes_nor_as_no():
     assert_close(class_frequencies(loader), expected, equal_nan=True)
 
 
+@pytest.mark.parametrize("targets", [[[], []], torch.zeros(3, 0), [], torch.zeros(0, 3)])
+def test_no_items_or_no_classes(targets):
+    with pytest.raises(ValueError, match="expected .*, got a"):
+        class_frequencies(targets)
+
+
 def _same(o):
     return o
 

@@ -53,3 +53,10 @@ def test_old_import_paths():
     for name in ("composite_parts", "composite_set", "verdict_scores", "verdict_tests"):
         assert getattr(compose, name) is getattr(verdicts, name)
         assert name in compose.__all__
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.int64])
+def test_images_that_are_no_bytes(dtype):
+    tests = {"one digit": (torch.zeros(2, 4, 4, dtype=dtype), torch.eye(2))}
+    with pytest.raises(ValueError, match="expected uint8 images .*, got a .* of shape"):
+        verdicts.verdict_scores(lambda images: torch.zeros(len(images), 2), tests)

@@ -179,10 +179,13 @@ def replacements(draw):
     return {"o": draw(models()), "n_out": scalar(n), "prior": draw(priors)}
 
 
+no_linears = anything.filter(lambda value: not isinstance(value.given, nn.Module))
+
+
 @case(
     "head.replace_final_linear",
     replaced,
-    corrupted(replacements(), replacement=st.one_of(no_models, anything)),
+    corrupted(replacements(), replacement=no_linears),
     same=assert_replaced,
     draws=("torch",),
     keeps=False,

@@ -178,7 +178,7 @@ def _(dls, n_classes):
 
 @case(
     "masked.MaskedBCEWithLogitsLoss",
-    lambda inp, targ, **settings: MaskedBCEWithLogitsLoss(**settings)(inp, targ),
+    lambda inp, targ, **settings: (MaskedBCEWithLogitsLoss(**settings)(inp, targ), inp.dtype),
     corrupted(
         of_size(
             inp=tensors_of,

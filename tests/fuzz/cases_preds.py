@@ -347,10 +347,14 @@ def fold_makers(n_items):
     import torch
 
     table = torch.rand(max(n_items, 1), 3, generator=torch.Generator().manual_seed(1))
+
+    def make_learner(held):
+        return FakeLearner(table[held[held < len(table)]])
+
     makers = {
-        "good": lambda held: FakeLearner(table[held]),
-        "too few": lambda held: FakeLearner(table[held][1:]),
-        "logits": lambda held: FakeLearner(table[held] * 9 - 20),
+        "good": make_learner,
+        "too few": lambda held: FakeLearner(table[: len(held) - 1]),
+        "logits": lambda held: FakeLearner(make_learner(held).probs * 9 - 20),
         "no tensor": lambda held: FakeLearner(None),
         "no learner": lambda held: table,
         "nothing": lambda held: None,
