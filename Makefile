@@ -17,7 +17,7 @@ PIP = $(PY) -m pip --disable-pip-version-check
 READY = $(VENV)/.ready
 
 .DEFAULT_GOAL = help
-.PHONY: help course pages save test bench verdicts ablation lab export format speed readme constraints clean
+.PHONY: help course pages save test bench verdicts ablation lab export format speed readme weights draw constraints clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' Makefile
@@ -63,6 +63,12 @@ speed: $(READY) ## put the table of the last `make bench` on MNIST into benchmar
 
 readme: $(READY) ## write README.md from nbs/index.ipynb
 	@$(PY) -m tools.readme
+
+weights: $(READY) ## train the networks that the package ships, on MNIST, and write them with their card (10 minutes)
+	@$(PY) -m tools.weights
+
+draw: $(READY) ## write nbs/draw.html, the page to draw on, from the networks that the package ships
+	@$(PY) -m tools.draw
 
 constraints: $(READY) ## write constraints.txt from what is installed in .venv
 	@{ sed -n '/^#/p' constraints.txt; \

@@ -81,5 +81,8 @@ def build(nbs, out, runs=(), source=""):
             Sphinx(folder, CONF, html, doctrees, "html", status=None, warning=warnings).build()
         left = shutil.ignore_patterns(".*", "*macros.html")  # Sphinx's notes, the theme's templates
         shutil.copytree(html, out, dirs_exist_ok=True, ignore=left)
+    for page in nbs.glob("*.html"):  # beside notebooks it links to notebooks, beside pages to pages
+        text = page.read_text(encoding="utf-8").replace('.ipynb"', '.html"')
+        (out / page.name).write_text(text, encoding="utf-8")
     lines = strip_ansi(warnings.getvalue()).splitlines()
     return [line.replace(f"{folder}/", "") for line in lines if line.strip()]
