@@ -79,6 +79,9 @@ def test_pages_are_made_without_a_warning(tmp_path):
     """Among what Sphinx warns of are links that lead nowhere, and headings that skip a level."""
     assert not build(ROOT / "nbs", tmp_path)
     assert (tmp_path / "index.html").exists()
+    links = re.findall('href="([^"]+)"', (tmp_path / "draw.html").read_text(encoding="utf-8"))
+    assert "06_compose.html" in links
+    assert all((tmp_path / link).exists() for link in links)
 
 
 def test_formulas_are_written_as_code(notebook):
