@@ -219,7 +219,7 @@ def _columns_by_name(targs, vocab: list):
 
 def _calibrated(calibrator, logits: Tensor) -> Tensor:  # float32, shape (N, C)
     """Return what a calibrator makes of logits; an error unless it is a probability of each."""
-    if not callable(calibrator):
+    if not callable(calibrator) or isinstance(calibrator, type):
         raise TypeError(
             "expected calibrator to be a fitted SigmoidCalibrator or a function from logits to "
             f"probabilities, got {describe(calibrator)}"

@@ -8,7 +8,7 @@ from matplotlib import pyplot as plt
 from PIL import Image
 
 from multilabel_mnist.ambiguity import confused_pairs
-from multilabel_mnist.inference import SigmoidPreds
+from multilabel_mnist.inference import SigmoidCalibrator, SigmoidPreds
 from multilabel_mnist.labels import exact_match
 
 LOGITS = torch.tensor([[2.0, -1, -3], [1, 1, -2], [-2, -1, 3], [-1, -2, -3]])
@@ -361,3 +361,9 @@ def test_class_names_are_no_formulas():
     preds.show()
     plt.gcf().canvas.draw()
     plt.close("all")
+
+
+def test_a_class_is_no_calibrator():
+    """The class itself, where a fitted one was meant."""
+    with pytest.raises(TypeError, match="expected calibrator to be a fitted SigmoidCalibrator"):
+        SigmoidPreds(LOGITS, calibrator=SigmoidCalibrator)
