@@ -462,11 +462,12 @@ def check_function(
 ) -> None:
     """Raise a TypeError unless something can be called, with so many arguments.
 
-    A class of modules is a function that makes one; another class, or a module, is not meant.
+    A class is a function that makes an object. One of Python's own, such as float, is not meant,
+    and neither is a module.
     """
     expected = f"expected {name} to be a function, such as {example}, got"
-    is_other_class = isinstance(o, type) and not issubclass(o, torch.nn.Module)
-    if not callable(o) or is_other_class or isinstance(o, torch.nn.Module):
+    is_of_python = isinstance(o, type) and o.__module__ == "builtins"
+    if not callable(o) or is_of_python or isinstance(o, torch.nn.Module):
         raise TypeError(f"{expected} {describe(o)}")
     if n_arguments is not None and not _takes(o, n_arguments):
         raise TypeError(f"{expected} one that does not take {n_arguments} argument(s)")
