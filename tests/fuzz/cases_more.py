@@ -161,7 +161,7 @@ def _(preds, targs, vocab, threshold):
 )
 def _(dls, n_classes):
     n = None if n_classes is None else need_count(n_classes)
-    need(isinstance(dls, np.ndarray) and dls.ndim in (1, 2) and len(dls) > 0)
+    need(isinstance(dls, np.ndarray) and dls.ndim in (1, 2) and dls.size > 0)
     if dls.ndim == 1:
         labels = need_labels(dls, 2**31 if n is None else n)
         return np.bincount(labels, minlength=n or 0) / len(labels)
@@ -218,8 +218,8 @@ def _(inp, targ, weight, pos_weight, reduction, thresh):
 # Composed photographs
 
 IMAGE_SHARES = dict(
-    overlapping=0.2,
-    side_by_side=0.1,
+    overlapping=0.25,
+    side_by_side=0.12,
     mosaic=0.05,
     alone=0.05,
     cut_up=0.03,
