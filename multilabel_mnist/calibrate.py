@@ -306,7 +306,7 @@ def _negative_log_posterior(
             torch.full_like(bias, bias_precision),
         ]
     )
-    for part in row_slices(*z.shape):
+    for part in row_slices(len(z), 2 * z.shape[1]):  # halves, since there are a dozen copies
         x = z[part].index_select(1, classes) / size
         y = positives[part].index_select(1, classes).double()
         known = y + negatives[part].index_select(1, classes)
@@ -316,8 +316,15 @@ def _negative_log_posterior(
         weight = p * (1 - p) * known
         weighted = weight * x
         log_loss = (F.softplus(logits, threshold=40) - y * logits) * known
-        terms = [log_loss, error * x, error, weighted * x, weighted, weight]
-        res += torch.stack([term.sum(0) for term in terms])
+        sums = [
+            log_loss.sum(0),
+            (error * x).sum(0),
+            error.sum(0),
+            (weighted * x).sum(0),
+            weighted.sum(0),
+            weight.sum(0),
+        ]
+        res += torch.stack(sums)
     return res
 
 

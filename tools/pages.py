@@ -11,6 +11,7 @@ from nbformat.v4 import new_markdown_cell, new_notebook
 from sphinx.application import Sphinx
 from sphinx.util.docutils import docutils_namespace, patch_docutils
 
+from .files import write_whole
 from .notebooks import parts, reader_view, reading_order
 
 CONF = Path(__file__).parent / "page"  # the folder of conf.py
@@ -83,6 +84,6 @@ def build(nbs, out, runs=(), source=""):
         shutil.copytree(html, out, dirs_exist_ok=True, ignore=left)
     for page in nbs.glob("*.html"):  # beside notebooks it links to notebooks, beside pages to pages
         text = page.read_text(encoding="utf-8").replace('.ipynb"', '.html"')
-        (out / page.name).write_text(text, encoding="utf-8")
+        write_whole(out / page.name, text)
     lines = strip_ansi(warnings.getvalue()).splitlines()
     return [line.replace(f"{folder}/", "") for line in lines if line.strip()]

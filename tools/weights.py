@@ -17,6 +17,7 @@ from fastai.basics import Learner, Normalize, no_random
 from fastai.losses import CrossEntropyLossFlat
 from torch import nn
 
+from multilabel_mnist.classifier import SigmoidClassifier
 from multilabel_mnist.compose import train_verdicts
 from multilabel_mnist.data import DigitDataLoaders, digits_path
 from multilabel_mnist.shipped import WEIGHTS, pack_network, read_network
@@ -76,14 +77,8 @@ def write_networks(networks, folder):
 
 def probs_of(folder, name):
     """Return the function from images to the probabilities of a network that was written."""
-    model, _ = read_network(folder / FILES[name])
-
-    def predict(images):
-        parts = torch.as_tensor(images).split(256)
-        with torch.no_grad():
-            return ACTIVATIONS[name](torch.cat([model(part) for part in parts]))
-
-    return predict
+    classifier = SigmoidClassifier(*read_network(folder / FILES[name]))
+    return lambda images: ACTIVATIONS[name](classifier(images).logits)
 
 
 def digits_to_score(source):

@@ -566,28 +566,21 @@ def _(o):
     return o
 
 
-@case(
-    "data.digits_path",
-    digits_path,
-    often(
-        st.sampled_from((digits(), str(digits()), "missing", "")).map(lambda o: Value(o, NONSENSE)),
-        no_numbers.filter(lambda v: v.given is not None),
-    ).map(lambda value: {"source": value}),
+# None of them holds the ten digits.
+no_ten_digits = often(
+    st.sampled_from((digits(), str(digits()), "missing", "")).map(lambda o: Value(o, NONSENSE)),
+    no_numbers.filter(lambda v: v.given is not None),
 )
+
+
+@case("data.digits_path", digits_path, no_ten_digits.map(lambda value: {"source": value}))
 def _(source):
-    need(False)  # none of them holds the ten digits
+    need(False)
 
 
-@case(
-    "data.running_example",
-    running_example,
-    often(
-        st.sampled_from((digits(), str(digits()), "missing", "")).map(lambda o: Value(o, NONSENSE)),
-        no_numbers.filter(lambda v: v.given is not None),
-    ).map(lambda value: {"path": value}),
-)
+@case("data.running_example", running_example, no_ten_digits.map(lambda value: {"path": value}))
 def _(path):
-    need(False)  # none of them holds the ten digits
+    need(False)
 
 
 @case(
