@@ -37,7 +37,7 @@ test: $(READY) ## test everything, on the embedded digits
 bench: $(READY) ## measure speed, all sides in one run, on MNIST where it is on disk (SOURCE=..., ARGS="--quick" or "--only a,c")
 	@$(PY) -m benchmarks $${SOURCE_GIVEN:+--source "$$SOURCE_GIVEN"} $(ARGS)
 
-verdicts: $(READY) ## train the recipe for three seeds and print its table (SOURCE=..., ARGS="--seeds 0 1")
+verdicts: $(READY) ## train the recipe for three seeds and write its table to benchmarks/verdicts.json (SOURCE=..., ARGS="--none FOLDER")
 	@$(PY) -m benchmarks.verdicts $${SOURCE_GIVEN:+--source "$$SOURCE_GIVEN"} $(ARGS)
 
 ablation: $(READY) ## measure what each ingredient of the recipe buys, and write benchmarks/ablation.json (15 minutes on MNIST)

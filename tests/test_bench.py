@@ -19,7 +19,6 @@ from benchmarks import (
     report,
     scaling,
     timing,
-    verdicts,
 )
 from multilabel_mnist.mismatch import diagnose
 from multilabel_mnist.training import digit_cnn
@@ -223,15 +222,3 @@ def test_only_a_whole_run_on_mnist_gets_onto_the_page(tmp_path):
     (tmp_path / "results.json").write_text(json.dumps(whole), encoding="utf-8")
     speed.main(tmp_path, page)
     assert page.read_text(encoding="utf-8") == "# Speed\n" + speed.MARK + "\n| new |\n"
-
-
-def test_verdicts_table_and_goals():
-    runs = [{"exact": 0.9, "false none": 0.02, "seconds": 3.0}]
-    runs.append({"exact": 0.7, "false none": 0.04, "seconds": 5.0})
-    nothing = {"exact": 0.0, "false none": 1.0}
-    goals = {"exact": 0.8, "false none": 0.02}
-    found = verdicts.table(runs, {"predict nothing": nothing}, goals)
-    assert found.loc["exact"].tolist() == [80, 70, 90, 80, 0]
-    assert found.loc["seconds"].tolist()[:3] == [4, 3, 5]
-    assert verdicts.missed(runs, goals) == ["false none"]
-    assert verdicts.missed(runs, {"exact": 0.81, "false none": 0.03}) == ["exact"]
