@@ -87,7 +87,8 @@ def _labels_in(o) -> list:
 
 def _is_missing(label) -> bool:
     """Say whether a value stands for no label: None, NaN or an empty string."""
-    if label is None or type(label).__name__ == "NAType":  # pandas' NA has no truth value
+    # pandas' NA has no truth value, so it cannot be compared with anything.
+    if label is None or type(label).__name__ == "NAType":
         return True
     if isinstance(label, (str, bytes)):
         return len(label) == 0
