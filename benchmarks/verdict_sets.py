@@ -3,6 +3,7 @@
 Images are uint8, shape (n, 28, 28), light on dark as MNIST's. Targets are float32, shape (n, C).
 """
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,6 @@ from fastai.data.transforms import get_image_files
 from PIL import ImageOps
 from torch import Tensor
 
-from multilabel_mnist.labels import one_hot
 from multilabel_mnist.pixels import grey_image
 from multilabel_mnist.verdicts import verdict_tests
 
@@ -104,8 +104,16 @@ def three_in_a_row(images, targets, n=2000, seed=14):
     return to_bytes(pages), union(targets, rows)
 
 
-def folder_images(folder):
-    """Return the images of a folder and its subfolders, by path, as uint8 (n, 28, 28).
+@dataclass
+class NoDigits:
+    """Hold the images of a folder, which show no digit."""
+
+    images: Tensor  # uint8, shape (n, 28, 28)
+    subfolders: np.ndarray  # n names: the subfolder that holds each image, "" if none does
+
+
+def read_folder(folder):
+    """Return the images of a folder and its subfolders, in the order of their paths.
 
     They may have any size, and are expected to be light on dark, centered, in MNIST's manner: the
     character fills about 20 of 28 pixels. An image of another size is scaled to fit, and what it
@@ -118,24 +126,25 @@ def folder_images(folder):
     images = torch.from_numpy(np.stack(pages))
     if images.median() > 127:
         raise SystemExit(f"expected light characters on dark pages in {folder}: invert them")
-    return images
+    subfolders = [file.relative_to(folder).parent.as_posix() for file in files]
+    return NoDigits(images, np.array(["" if name == "." else name for name in subfolders]))
 
 
 def folder_sets(folders):
-    """Return {name of the folder: images that show no digit}."""
+    """Return {name of the folder: its images}."""
     sets = {}
     for folder in map(Path, folders):
         name = folder.resolve().name
         if name in sets or name == "letters":
             raise SystemExit(f"expected folders of different names, got {name} twice: rename one")
-        sets[name] = folder_images(folder)
+        sets[name] = read_folder(folder)
     return sets
 
 
 def all_sets(
     pixels: np.ndarray,  # of one digit each, uint8, shape (N, 28, 28)
     labels: np.ndarray,  # class indices, shape (N,)
-    no_digits: dict[str, Tensor],  # as `folder_sets` returns them
+    folders: dict[str, NoDigits],  # as `folder_sets` returns them
 ) -> dict[str, tuple[Tensor, Tensor]]:  # images and targets, as `verdict_scores` takes them
     """Return all test sets by the name of their row."""
     tests = verdict_tests(pixels, labels)
@@ -143,13 +152,7 @@ def all_sets(
     tests["half width"] = half_width_pairs(images, targets)
     tests["MultiMNIST: exact"] = multi_mnist(images, targets)
     tests["three in a row"] = three_in_a_row(images, targets)
-    for name, pages in no_digits.items():
-        no_class = torch.zeros(len(pages), targets.shape[1])
-        tests[f"{name}: none"] = pages, no_class
+    for name, folder in folders.items():
+        no_class = torch.zeros(len(folder.images), targets.shape[1])
+        tests[f"{name}: none"] = folder.images, no_class
     return tests
-
-
-def other_scanner(pixels, labels):
-    """Return digits that other people wrote, as a test set of single digits."""
-    images = torch.from_numpy(np.ascontiguousarray(pixels))
-    return {"one digit": (images, one_hot(torch.as_tensor(labels), 10))}

@@ -36,7 +36,7 @@ from .__main__ import DIGITS
 from .ablation import digits_from_elsewhere, pixels_and_labels
 from .open_set import ACCEPTED, REJECTED, trade_offs
 from .timing import machine, versions
-from .verdict_sets import all_sets, folder_sets
+from .verdict_sets import NoDigits, all_sets, folder_sets
 
 OUT = Path(__file__).resolve().parent / "verdicts.json"
 COMMAND = "python -m benchmarks.verdicts"
@@ -111,7 +111,12 @@ class Questions:
     tests: dict[str, tuple[Tensor, Tensor]]  # images and targets by row
     elsewhere: dict[str, tuple[Tensor, Tensor]] | None  # of the other scanner
     is_rejected: np.ndarray | None  # bool: which labels of tests["one digit"] people rejected
-    no_digits: dict[str, Tensor]  # images that the open-set curves are about
+    folders: dict[str, NoDigits]  # that were given with --none
+
+    def no_digits(self):
+        """Return {name: images} of the sets that the open-set curves are about."""
+        images = {name: folder.images for name, folder in self.folders.items()}
+        return {"letters": self.tests["letters"][0]} | images
 
     def digits(self):
         """Return {name: (images, labels)} of the single digits."""
@@ -122,14 +127,14 @@ class Questions:
 
 
 def make_questions(dls, on_mnist, folders):
-    """Return what every network is asked, from the images in testing/ and {folder: images}."""
+    """Return what every network is asked, from the images in testing/ and in folders."""
     tests = all_sets(*pixels_and_labels(dls.test_ds), folders)
     elsewhere, is_rejected = None, None
     if on_mnist:
         elsewhere = digits_from_elsewhere()
         numbers = [int(file.stem) for file in dls.test_ds.items]
         is_rejected = np.isin(numbers, REJECTED_LABELS)
-    return Questions(tests, elsewhere, is_rejected, {"letters": tests["letters"][0]} | folders)
+    return Questions(tests, elsewhere, is_rejected, folders)
 
 
 def two_highest_share(probs, targets):
@@ -139,12 +144,17 @@ def two_highest_share(probs, targets):
 
 
 def suspicion_scores(probs, labels, is_rejected):
-    """Return how well label suspicion finds the labels that people rejected."""
-    suspicion = label_suspicion(probs, labels)
-    first = suspicion.argsort(dim=0, descending=True, stable=True)[:N_REVIEWED]
+    """Return how well label suspicion finds the labels that people rejected.
+
+    Equally suspicious labels count as in random order.
+    """
+    suspicion = label_suspicion(probs, labels).numpy()
+    lowest = np.sort(suspicion)[::-1][N_REVIEWED - 1]
+    is_above, is_lowest = suspicion > lowest, suspicion == lowest
+    n_more = N_REVIEWED - is_above.sum()
     return {
         AVERAGE_PRECISION: average_precision_score(is_rejected, suspicion),
-        N_FOUND: int(is_rejected[first].sum()),
+        N_FOUND: is_rejected[is_above].sum() + n_more * is_rejected[is_lowest].mean(),
     }
 
 
@@ -160,7 +170,17 @@ def scores_of(predict, questions):
         images, labels = questions.digits()["test digits"]
         probs = predict(images.numpy())
         scores |= suspicion_scores(probs, labels, questions.is_rejected)
-    return {name: round(score, 5) for name, score in scores.items()}
+    return {name: round(float(score), 5) for name, score in scores.items()}
+
+
+def scores_by_subfolder(predict, folders):
+    """Return {folder: {subfolder: share of its images that are called none}}."""
+    found = {}
+    for name, folder in folders.items():
+        is_none = (predict(folder.images.numpy()) <= 0.5).all(1).numpy()
+        shares = pd.Series(is_none).groupby(folder.subfolders).mean()
+        found[name] = shares.round(5).to_dict()
+    return found
 
 
 def open_sets_of(network, logits_of, questions):
@@ -170,7 +190,7 @@ def open_sets_of(network, logits_of, questions):
         for name, (images, labels) in questions.digits().items()
     }
     found = {}
-    for non_digits, images in questions.no_digits.items():
+    for non_digits, images in questions.no_digits().items():
         none_logits = logits_of(images.numpy())
         found[non_digits] = {
             name: trade_offs(network, logits, labels, none_logits)
@@ -231,7 +251,8 @@ def measure(network, train, questions):
     scores["seconds"] = round(seconds, 1)
     scores["CPU seconds"] = round(cpu_seconds, 1)
     scores["parameters"] = sum(p.numel() for p in learn.model.parameters())
-    return {"scores": scores, "open set": open_sets}
+    by_subfolder = scores_by_subfolder(predict, questions.folders)
+    return {"scores": scores, "by subfolder": by_subfolder, "open set": open_sets}
 
 
 def spread(values):
@@ -323,7 +344,7 @@ def settings_of(args, digits, dls, questions):
         "compose": repr(ComposeDigits()),
         "softmax": softmax_settings(n_train, args.epochs),
         "images": {name: len(images) for name, (images, _) in questions.tests.items()},
-        "folders": [name for name in questions.no_digits if name != "letters"],
+        "folders": list(questions.folders),
         "rejected": REJECTED,
         "accepted": list(ACCEPTED),
     }
@@ -369,8 +390,9 @@ def show(results):
     print(pd.DataFrame(results["table"]).T.to_string(na_rep=""))
     print("\nmissed by the mean: " + (", ".join(results["missed"]) or "none") + "\n")
     rows = pd.DataFrame(results["open-set table"])
+    for number in ("area", "AUROC", "named right"):
+        rows[number] = ["{:.4f} ({:.4f} to {:.4f})".format(*of_row) for of_row in rows[number]]
     print(rows.to_string(index=False))
-    print("\narea, AUROC and named right: mean, smallest and largest over the runs")
 
 
 def train_all(args, dls, questions, results, write):
@@ -385,6 +407,8 @@ def train_all(args, dls, questions, results, write):
             run = measure("recipe", train, questions)
             results["runs"].append({"seed": seed} | run)
             write()
+            seconds, exact = run["scores"]["seconds"], run["scores"]["exact"]
+            print(f"seed {seed}: {seconds:.0f} s, exact {exact:.4f}", flush=True)
 
 
 def main(argv=None):

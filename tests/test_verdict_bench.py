@@ -117,8 +117,10 @@ def test_a_folder_of_images_of_any_size(tmp_path):
     Image.fromarray(digit).save(tmp_path / "a.png")
     (tmp_path / "more").mkdir()
     Image.fromarray(np.full((60, 30), 255, "uint8")).convert("RGB").save(tmp_path / "more/b.png")
-    [(name, images)] = verdict_sets.folder_sets([tmp_path]).items()
+    [(name, folder)] = verdict_sets.folder_sets([tmp_path]).items()
+    images = folder.images
     assert name == tmp_path.name and images.dtype == torch.uint8
+    assert folder.subfolders.tolist() == ["", "more"]
     assert (images[0].numpy() == digit).all()
     assert (images[1, :, 7:21] == 255).all()  # 14 columns wide, in the middle
     assert (images[1, :, :7] == 0).all() and (images[1, :, 21:] == 0).all()
@@ -200,8 +202,11 @@ def test_label_suspicion_finds_rejected_labels():
     labels[[20, 50]] = 1
     is_rejected = np.isin(np.arange(200), [20, 199])
     found = verdicts.suspicion_scores(probs, labels, is_rejected)
-    assert found[verdicts.N_FOUND] == 1  # 20 is surprising; 199 comes after the first 100
+    # 20 is surprising, and so is 50. 199 is one of 198 others, of which 98 come into the first 100.
+    assert np.isclose(found[verdicts.N_FOUND], 1 + 98 / 198)
     assert np.isclose(found[verdicts.AVERAGE_PRECISION], (1 / 2 + 2 / 200) / 2)
+    probs[:, 0] -= torch.linspace(0, 0.1, 200)
+    assert verdicts.suspicion_scores(probs, labels, is_rejected)[verdicts.N_FOUND] == 2
 
 
 def test_rejected_labels_are_those_of_the_lesson_on_people():
@@ -216,9 +221,18 @@ def test_rejected_labels_are_those_of_the_lesson_on_people():
     assert rejected == list(verdicts.REJECTED_LABELS)
 
 
+NO_SIGNS = verdict_sets.NoDigits(IMAGES[:3], np.array(["a", "b", "b"]))
+
+
+def test_shares_by_subfolder():
+    fires = torch.tensor([[0.9, 0.1], [0.2, 0.1], [0.4, 0.6]])
+    found = verdicts.scores_by_subfolder(lambda images: fires, {"signs": NO_SIGNS})
+    assert found == {"signs": {"a": 0, "b": 0.5}}
+
+
 def test_on_mnist_there_are_rows_for_every_goal():
     dls = DigitDataLoaders.from_folder(digits_path("embedded"), valid_pct=0)
-    folders = {"signs": torch.zeros(3, 28, 28, dtype=torch.uint8)}
+    folders = {"signs": NO_SIGNS}
     questions = verdicts.make_questions(dls, True, folders)
     assert len(questions.elsewhere["one digit"][0]) == 1797
     scores = verdicts.scores_of(lambda images: torch.zeros(len(images), 10), questions)
@@ -298,6 +312,8 @@ def test_a_run_is_kept_with_what_it_comes_from(short_run):
     assert about["versions"]["torch"] and about["machine"]["cpu"]
     assert settings["folders"] == ["signs"] and settings["images"]["signs: none"] == 5
     assert settings["epochs"] == settings["softmax"]["epochs"] == 1
+    share = results["runs"][0]["scores"]["signs: none"]
+    assert results["runs"][0]["by subfolder"] == {"signs": {"": share}}
     assert not [row for row in results["table"] if row.startswith(("other", "label"))]
     assert str(out.parent) not in out.read_text(encoding="utf-8")
     assert all(row in said for row in results["table"]) and "missed by the mean: " in said
@@ -310,7 +326,7 @@ def test_a_run_goes_on_where_it_stopped(short_run, monkeypatch):
 
     def measure(network, train, questions):
         trained.append((network, train.args[1]))
-        return {name: before["runs"][0][name] for name in ("scores", "open set")}
+        return {name: value for name, value in before["runs"][0].items() if name != "seed"}
 
     monkeypatch.setattr(verdicts, "measure", measure)
     verdicts.main([*words, "--seeds", "7", "8", "--resume"])
