@@ -13,6 +13,12 @@ cfg = cfg["DEFAULT"]
 name = cfg["name"]
 dev = cfg["dev_requirements"].split()
 
+
+def extra(prefix):
+    """Return the requirements of development whose names begin like this."""
+    return [requirement for requirement in dev if requirement.startswith(prefix)]
+
+
 setup(
     name=name,
     version=cfg["version"],
@@ -31,9 +37,9 @@ setup(
     ],
     python_requires=">=" + cfg["min_python"],
     packages=find_packages(HERE, include=[name, f"{name}.*"]),
-    package_data={name: ["weights/*"]},
+    package_data={name: ["weights/*", "widget/*"]},
     install_requires=cfg["requirements"].split(),
-    extras_require={"dev": dev, "onnx": [r for r in dev if r.startswith("onnx")]},
+    extras_require={"dev": dev, "onnx": extra("onnx"), "widgets": extra("anywidget")},
     entry_points={"nbdev": [f"{name}={name}._modidx:d"]},
     zip_safe=False,
 )

@@ -50,6 +50,7 @@ BUILT_ON = {
     "verdicts": ("draw", "labels"),
     "compose": ("verdicts", "compose_images", "convert", "training", "final_linear"),
     "ambiguity": ("calibrate",),
+    "pad": ("classifier", "ambiguity"),
     "mismatch.parts": ("losses",),
     "mismatch.facts": ("mismatch.parts",),
     "mismatch.cause": ("mismatch.facts",),

@@ -83,7 +83,8 @@ def install(python, *what):
 
 def package_files(folder):
     """{path in the folder: bytes} of what belongs to the package, at any depth."""
-    files = [p for p in folder.rglob("*") if p.suffix in (".py", ".safetensors", ".md")]
+    kinds = (".py", ".safetensors", ".md", ".js", ".css")
+    files = [p for p in folder.rglob("*") if p.suffix in kinds]
     return {p.relative_to(folder).as_posix(): p.read_bytes() for p in files}
 
 

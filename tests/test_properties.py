@@ -56,6 +56,7 @@ RESULTS = {
     "losses.LossInfo",
     "losses.LossKind",
     "mismatch.Diagnosis",
+    "pad.Pad",
 }
 
 

@@ -88,6 +88,7 @@ def test_outputs_are_there_and_none_is_an_unexpected_error(notebook):
     errors = list(unexpected_errors(nb))
     assert not errors, f"{notebook.name} was saved with errors: {errors}"
     assert not [o for o in outputs if WIDGET in o.get("data", {})]
+    assert "widgets" not in nb.metadata, "the state of widgets, which end with the kernel"
 
 
 def test_what_is_shown_as_html_can_be_read_as_text(notebook):

@@ -119,6 +119,11 @@ def test_hidden_outputs_are_not_shown():
     assert [len(c.outputs) for c in nb.cells] == [1, 1, 1], "the notebook itself stays"
 
 
+def test_the_state_of_widgets_is_dropped():
+    nb = new_notebook(cells=[code("x")], metadata={"widgets": {"state": {}}})
+    assert "widgets" not in tidy(nb).metadata
+
+
 def test_bars_and_empty_displays_go():
     widget = {"text/plain": "0%|", "application/vnd.jupyter.widget-view+json": {}}
     assert not shown(

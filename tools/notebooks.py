@@ -53,6 +53,7 @@ READING_ORDER = {
         "compose_images",
         "verdicts",
         "shipped",
+        "pad",
         "mismatch",
         "mismatch_parts",
         "mismatch_facts",

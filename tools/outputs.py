@@ -117,6 +117,7 @@ def _tidy_output(out, meant):
 
 def tidy(nb):
     """Tidy all outputs of `nb` in place and return it."""
+    nb.metadata.pop("widgets", None)  # the state of widgets, whose displays are dropped
     # Joined twice: first so that a bar is seen whole, then because what was dropped stood between.
     join = CoalesceStreamsPreprocessor()
     join.preprocess(nb, {})

@@ -14,6 +14,7 @@ from multilabel_mnist.classifier import SigmoidClassifier, tune
 from multilabel_mnist.compose_images import ComposeImages, read_background
 from multilabel_mnist.masked import MaskedBCEWithLogitsLoss
 from multilabel_mnist.onnx_export import export_onnx
+from multilabel_mnist.pad import draw
 from multilabel_mnist.report import class_frequencies, class_report, overall_scores
 from multilabel_mnist.shipped import verdict_model
 
@@ -469,3 +470,31 @@ def _(classifier, file, example):
 @case("shipped.verdict_model", lambda: verdict_model().vocab, st.just({}), examples=1)
 def _():
     return [str(digit) for digit in range(10)]
+
+
+# The pad in JupyterLab
+
+PIXELS = (np.arange(784) % 256).astype("uint8").reshape(28, 28)
+classifiers = st.builds(verdict_model).map(lambda o: Value(o, "classifier"))
+drawings = st.sampled_from((PIXELS, torch.tensor(PIXELS))).map(lambda o: Value(o, "image"))
+
+
+@case(
+    "pad.draw",
+    lambda model, image: draw(model, image).preds.probs.shape,
+    corrupted(
+        st.fixed_dictionaries(
+            {
+                "model": often(classifiers, not_models),
+                "image": st.one_of(st.just(plain(None)), drawings),
+            }
+        )
+    ),
+    keeps=False,
+    same=lambda answer, expected: np.testing.assert_equal(tuple(answer), expected),
+    examples=60,
+)
+def _(model, image):
+    need(isinstance(model, str) and model == "classifier")
+    need(image is None or (isinstance(image, str) and image == "image"))
+    return 1, 10

@@ -11,9 +11,10 @@ from PIL import Image
 
 from multilabel_mnist.shipped import WEIGHTS
 from tools.files import beside, write_whole
-from tools.notebooks import NBS
+from tools.notebooks import NBS, ROOT
 
 HERE = Path(__file__).parent
+PAD = ROOT / "multilabel_mnist/widget/pad.js"  # the widget in JupyterLab has the same pad
 PAGE = NBS / "draw.html"
 SAMPLES = HERE / "samples.png"  # the samples and then the steps of the morph, side by side
 NAMES = ["a 7", "a 1 that looks like a 7", "10", "the letter A", "noise", "a blank page"]
@@ -82,6 +83,7 @@ def render(weights=WEIGHTS):
     parts = {
         "style": text("page.css"),
         "network": text("network.js"),
+        "pad": text(PAD),
         "page": text("page.js"),
         "samples": "\n".join(map(button, NAMES)),
         "softmax-weights": base64_of((weights / "softmax.safetensors").read_bytes()),
