@@ -306,7 +306,7 @@ class Pad(AnyWidget):
 
     def _keep(self, widget, content, buffers) -> None:
         """Put the picture of the drawing into the notebook, once it has settled."""
-        if content == "settled" and not self._problem:
+        if content == {"kind": "settled"} and not self._problem:
             update_display(**self._kept())
 
     def _ipython_display_(self) -> None:

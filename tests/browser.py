@@ -37,7 +37,11 @@ class Browser:
         self._base = f"http://127.0.0.1:{port}"
         binary = next(filter(None, map(shutil.which, BROWSERS)))
         options = {"binary": binary, "args": OPTIONS}
-        asked = {"goog:chromeOptions": options, "goog:loggingPrefs": {"browser": "ALL"}}
+        asked = {
+            "goog:chromeOptions": options,
+            "goog:loggingPrefs": {"browser": "ALL"},
+            "timeouts": {"script": 1000 * (TIMEOUT - 10)},
+        }
         session = self._call("POST", "/session", capabilities={"alwaysMatch": asked})
         self._base += f"/session/{session['sessionId']}"
 

@@ -26,6 +26,7 @@ import sys
 from importlib.util import find_spec
 print(*(find_spec(name) is not None for name in sys.argv[1:]))
 """
+ONNX = {"onnx", "onnxscript", "onnxruntime"}
 IMPORT = """
 import importlib, json, sys
 from importlib.metadata import requires, version
@@ -146,6 +147,16 @@ def test_metadata_comes_from_settings(built):
         f"Requires-Python: >={cfg['min_python']}",
     ):
         assert line in lines, line
+
+
+@pytest.mark.parametrize("extra, packages", [("widgets", {"anywidget"}), ("onnx", ONNX)])
+def test_extras_bring_what_their_name_says(built, extra, packages):
+    wheel = zipfile.ZipFile(built[".whl"])
+    (name,) = (n for n in wheel.namelist() if n.endswith(".dist-info/METADATA"))
+    lines = wheel.read(name).decode().splitlines()
+    required = [line.split(": ")[1] for line in lines if line.startswith("Requires-Dist: ")]
+    found = {Requirement(r).name for r in required if f'extra == "{extra}"' in r}
+    assert f"Provides-Extra: {extra}" in lines and found == packages
 
 
 def pins():

@@ -101,7 +101,7 @@ function view({ model, el }) {
 
   /** Let the kernel make the picture that stays in the notebook. */
   function settle() {
-    later("settle", SETTLED, () => model.send("settled"));
+    later("settle", SETTLED, () => model.send({ kind: "settled" }));
   }
 
   function drawPad() {
