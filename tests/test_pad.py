@@ -341,6 +341,16 @@ window.jupyterapp.commands.execute("notebook:run-cell").then(() => {
   done(outputs.flatMap((output) => output.text ?? "").join(""));
 });
 """
+LIGHT, DARK = "JupyterLab Light", "JupyterLab Dark"
+SCREEN = {"width": 1200, "height": 1400, "deviceScaleFactor": 1, "mobile": False}
+THEME = "window.jupyterapp.commands.execute('apputils:change-theme', { theme: arguments[0] })"
+# A splash screen covers the page while the theme changes.
+HAS_THEME = """
+const isCovered = document.querySelector("#jupyterlab-splash") !== null;
+return document.body.dataset.jpThemeName === arguments[0] && !isCovered;
+"""
+FITS = "const pad = document.querySelector('.mm-pad'); return pad.scrollWidth <= pad.clientWidth;"
+COLOR = "return getComputedStyle(document.querySelector('.mm-verdict')).color"
 READY = """
 const context = window.jupyterapp?.shell.currentWidget?.sessionContext;
 return Boolean(context?.isReady && context.session?.kernel?.status === "idle");
@@ -389,6 +399,18 @@ class Notebook:
     def draw(self, *strokes, pointer="mouse"):
         draw_on(self.page, ".mm-canvas", *strokes, pointer=pointer)
 
+    def set_theme(self, theme):
+        """Change the theme and wait until the pad stays where it is."""
+        self.page.run(THEME, theme)
+        wait_for(20, theme, lambda: self.page.run(HAS_THEME, theme))
+        boxes = []
+
+        def is_still():
+            boxes.append(self.page.box(".mm-canvas"))
+            return len(boxes) > 5 and boxes[-1] == boxes[-5]
+
+        wait_for(20, "the layout", is_still)
+
     def values(self, script):
         """Return something of each bar."""
         bars = "return [...document.querySelectorAll('.mm-bars li')].map((li) => "
@@ -423,8 +445,7 @@ def opened(tmp_path_factory):
             page = stack.enter_context(browser.browser())
         except browser.DriverError as e:
             pytest.skip(f"chromedriver cannot start the browser: {e}")
-        screen = {"width": 1200, "height": 1400, "deviceScaleFactor": 1, "mobile": False}
-        page.devtools("Emulation.setDeviceMetricsOverride", **screen)
+        page.devtools("Emulation.setDeviceMetricsOverride", **SCREEN)
         with lab.lab(tmp_path_factory.mktemp("lab")) as server:
             found = Notebook(page, server)
             found.start()
@@ -506,6 +527,23 @@ def test_the_keys_of_a_slider_do_not_move_through_the_notebook(empty):
     assert empty.page.run(dirty)
     empty.page.press(".mm-threshold", "\ue009", "s")  # Control and S
     wait_for(20, "saving", lambda: not empty.page.run(dirty))
+
+
+@pytest.mark.parametrize("width", [390, 700, 1200])
+@pytest.mark.parametrize("theme", [LIGHT, DARK])
+def test_the_pad_fits_in_and_can_be_read(empty, width, theme):
+    screen = SCREEN | {"width": width, "mobile": width < 500}
+    empty.page.devtools("Emulation.setDeviceMetricsOverride", **screen)
+    empty.set_theme(theme)
+    try:
+        empty.draw(SEVEN)
+        empty.has("One: 7")
+        assert empty.page.run(FITS)
+        brightness = np.mean([int(n) for n in re.findall(r"\d+", empty.page.run(COLOR))[:3]])
+        assert brightness > 200 if theme == DARK else brightness < 100
+    finally:
+        empty.page.devtools("Emulation.setDeviceMetricsOverride", **SCREEN)
+        empty.set_theme(LIGHT)
 
 
 def test_the_drawing_outlives_the_page_and_a_picture_the_kernel(empty):

@@ -117,7 +117,7 @@ class Pad {
     this.pointer = null; // the one that is down: one of them draws at a time
     canvas.addEventListener("pointerdown", (event) => this.press(event));
     canvas.addEventListener("pointermove", (event) => this.move(event));
-    for (const name of ["pointerup", "pointercancel"]) {
+    for (const name of ["pointerup", "pointercancel", "lostpointercapture"]) {
       canvas.addEventListener(name, (event) => this.lift(event));
     }
   }
