@@ -40,7 +40,7 @@ bench: $(READY) ## measure speed, all sides in one run, on MNIST where it is on 
 verdicts: $(READY) ## train the recipe for three seeds and write its table to benchmarks/verdicts.json (SOURCE=..., ARGS="--none FOLDER")
 	@$(PY) -m benchmarks.verdicts $${SOURCE_GIVEN:+--source "$$SOURCE_GIVEN"} $(ARGS)
 
-ablation: $(READY) ## measure what each ingredient of the recipe buys, and write benchmarks/ablation.json (15 minutes on MNIST)
+ablation: $(READY) ## measure what each ingredient of the recipe buys, and write benchmarks/ablation.json (20 minutes on MNIST)
 	@$(PY) -m benchmarks.ablation $${SOURCE_GIVEN:+--source "$$SOURCE_GIVEN"} $(ARGS)
 
 lab: $(READY) ## open JupyterLab in nbs/ (SOURCE=... for other digits than the notebooks would choose)

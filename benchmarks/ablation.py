@@ -22,7 +22,7 @@ from fastai.torch_core import default_device, set_seed
 from multilabel_mnist.compose import ComposeDigits
 from multilabel_mnist.convert import to_multilabel
 from multilabel_mnist.data import DigitDataLoaders, digits_path
-from multilabel_mnist.draw import RandomSource, hard_negatives, small_digit
+from multilabel_mnist.draw import RandomSource, affine, hard_negatives, small_digit
 from multilabel_mnist.inference import sigmoid_preds
 from multilabel_mnist.labels import one_hot
 from multilabel_mnist.training import digit_cnn
@@ -34,16 +34,14 @@ from .timing import machine, versions
 
 OUT = Path(__file__).resolve().parent / "ablation.json"
 COMMAND = "python -m benchmarks.ablation"
-# In the order of the ladder: the name in tables, and the argument of ComposeDigits.
+# In the order of the ladder: the name in tables, and the arguments of ComposeDigits.
 INGREDIENTS = {
-    "overlapping pairs": "overlaid",
-    "side-by-side pairs": "beside",
-    "small digits": "alone",
-    "noise": "noise",
-    "hard negatives": "pieces",
-    "strokes": "strokes",
-    "nudged": "nudged",
-    "faint ink": "faint",
+    "pairs": ("overlaid", "shifted", "beside", "squeezed"),
+    "three and small digits": ("three", "alone"),
+    "noise and hard negatives": ("noise", "pieces"),
+    "letters and strokes": ("characters", "strokes"),
+    "other hands": ("nudged",),
+    "other pens and scanners": ("thickened", "rescanned", "faint"),
 }
 LR = 1e-2
 BATCH_SIZE = 64
@@ -55,12 +53,12 @@ def shares_by_rung():
     whole = recipe.shares | recipe.of_all
     so_far = dict.fromkeys(whole, 0.0)
     rungs = {"BCE alone": so_far}
-    for name, argument in INGREDIENTS.items():
-        so_far = so_far | {argument: whole[argument]}
+    for name, arguments in INGREDIENTS.items():
+        so_far = so_far | {argument: whole[argument] for argument in arguments}
         rungs[f"+ {name}"] = so_far
     # Without the last ingredient is the rung before the last.
-    for name, argument in list(INGREDIENTS.items())[:-1]:
-        rungs[f"without {name}"] = whole | {argument: 0.0}
+    for name, arguments in list(INGREDIENTS.items())[:-1]:
+        rungs[f"without {name}"] = whole | dict.fromkeys(arguments, 0.0)
     return rungs
 
 
@@ -81,6 +79,18 @@ def pixels_and_labels(dataset):
     return np.asarray(dataset.pixels[dataset.rows]), dataset.labels
 
 
+def three_in_a_row(digits, targets, source):
+    """Put three random digits at half their size next to each other; return images and targets."""
+    chosen = source.randint(len(digits), 3, len(digits))
+    placed = [affine(digits[i], 0.5, dx) for i, dx in zip(chosen, (-9, 0, 9), strict=True)]
+    return torch.stack(placed).amax(0), targets[chosen].amax(0)
+
+
+def to_bytes(images):
+    """Return images of floats, (n, 1, H, W), as uint8 (n, H, W)."""
+    return (images[:, 0] * 255).byte()
+
+
 def test_sets(dls):
     """Return {name: (images, targets)} of the lesson, made from the test digits."""
     pixels, labels = pixels_and_labels(dls.test_ds)
@@ -89,10 +99,10 @@ def test_sets(dls):
     chosen = source.randperm(len(labels))[:1000]
     digits, targets = (o[chosen] for o in tests["one digit"])
     digits = digits[:, None] / 255
-    small = (small_digit(digits, source) * 255).byte()[:, 0]
-    cut_up = (hard_negatives(digits, source) * 255).byte()[:, 0]
-    tests["small"] = small, targets
-    tests["cut up"] = cut_up, torch.zeros_like(targets)
+    tests["small"] = to_bytes(small_digit(digits, source)), targets
+    tests["cut up"] = to_bytes(hard_negatives(digits, source)), torch.zeros_like(targets)
+    three, three_targets = three_in_a_row(digits, targets, source)
+    tests["three"] = to_bytes(three), three_targets
     return tests
 
 
@@ -146,7 +156,7 @@ def settings_of(args, path, dls):
         "learning rate": LR,
         "batch size": BATCH_SIZE,
         "network": "digit_cnn",
-        "shares": shares_by_rung()["+ faint ink"],
+        "shares": shares_by_rung()[f"+ {list(INGREDIENTS)[-1]}"],
     }
 
 

@@ -33,7 +33,20 @@ from .timing import machine, versions
 OUT = Path(__file__).resolve().parent / "own_images.json"
 COMMAND = "python -m benchmarks.own_images"
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
-N_FONTS = 12  # that printed_characters draws in
+FONTS = (
+    "DejaVuSans-Bold",
+    "DejaVuSans-BoldOblique",
+    "DejaVuSans-Oblique",
+    "DejaVuSans",
+    "DejaVuSansMono-Bold",
+    "DejaVuSansMono-BoldOblique",
+    "DejaVuSansMono-Oblique",
+    "DejaVuSansMono",
+    "DejaVuSerif-Bold",
+    "DejaVuSerif-BoldItalic",
+    "DejaVuSerif-Italic",
+    "DejaVuSerif",
+)
 TEST_FONTS = (2, 4, 11)  # a sans, a mono and a serif; the others are for training
 # Signs that are no class. The networks are tested on the first; the second are given as negatives.
 NO_DIGITS = ("ACEFHJKMNPRTUVWXY", "abdehkmnrtwy")
@@ -84,15 +97,15 @@ def seeded(seed):
 
 def characters(chars, fonts, each):
     """Return printed characters in some fonts, (n, 1, 28, 28), and their positions in chars."""
-    images = printed_characters(chars, each=each) / 255
-    images = images.view(N_FONTS, len(chars), each, 1, 28, 28)[list(fonts)]
+    images = printed_characters(chars, each=each, fonts=FONTS) / 255
+    images = images.view(len(FONTS), len(chars), each, 1, 28, 28)[list(fonts)]
     labels = torch.arange(len(chars))[None, :, None].expand(len(fonts), -1, each)
     return images.flatten(0, 2), labels.flatten()
 
 
 def train_fonts():
     """Return the positions of the fonts for training."""
-    return [i for i in range(N_FONTS) if i not in TEST_FONTS]
+    return [i for i in range(len(FONTS)) if i not in TEST_FONTS]
 
 
 def digits(path, n_train):

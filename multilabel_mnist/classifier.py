@@ -369,7 +369,8 @@ class SigmoidClassifier:
         outputs, targs = _run(self.model, _batches_of(items, 64) if dl is None else dl)
         if self.outputs == "probs":
             outputs = outputs.logit(1e-7)
-        return SigmoidPreds(outputs, targs=targs, **reading)
+        kept = None if items is None else list(items)  # what .show() draws, if they are images
+        return SigmoidPreds(outputs, items=kept, targs=targs, **reading)
 
     def save(
         self,

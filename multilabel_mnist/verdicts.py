@@ -29,7 +29,14 @@ from multilabel_mnist.checks import (
     check_threshold,
     describe,
 )
-from multilabel_mnist.draw import RandomSource, affine, draw_kind, printed_characters
+from multilabel_mnist.draw import (
+    RandomSource,
+    affine,
+    hard_negatives,
+    noise,
+    printed_characters,
+    strokes,
+)
 from multilabel_mnist.labels import one_hot
 
 
@@ -112,10 +119,11 @@ def composite_set(
         made[part] = torch.maximum(left, right)
         made_targets[part] = single_targets[part] + targets[second[part]]
     thirds = torch.arange(parts["none"].stop).tensor_split(3)
-    for kind, third in zip(("strokes", "noise", "pieces"), thirds, strict=True):
-        if len(third):
-            drawn = draw_kind(kind, singles, single_targets, third, source)
-            made[third], made_targets[third] = drawn
+    drawn, noisy, cut_up = thirds
+    made[drawn] = strokes(len(drawn), source, images.shape[-2:])
+    made[noisy] = noise(len(noisy), source, images.shape[-2:])
+    made[cut_up] = hard_negatives(singles[cut_up], source)
+    made_targets[parts["none"]] = 0
     return (made * 255).round().to(torch.uint8), made_targets
 
 

@@ -1,7 +1,6 @@
 """ComposeDigits and train_verdicts: other sizes, colors and pages, seeds, wrong input, export."""
 
 import io
-import math
 import warnings
 from contextlib import redirect_stdout
 from copy import deepcopy
@@ -28,6 +27,8 @@ from multilabel_mnist.training import digit_cnn
 
 IMAGES = torch.rand(64, 1, 28, 28, generator=torch.Generator().manual_seed(0))
 TARGETS = one_hot(torch.arange(64) % 10, 10)
+DIGITS = torch.zeros(64, 1, 28, 28)
+DIGITS[..., 4:24, 4:24] = torch.rand(64, 1, 20, 20, generator=torch.Generator().manual_seed(1))
 NOTHING = dict.fromkeys(ComposeDigits().shares | ComposeDigits().of_all, 0.0)
 
 
@@ -63,16 +64,47 @@ def test_faint_takes_up_to_half_of_the_ink_with_one_factor_per_image():
 
 
 def test_images_of_no_digit_have_targets_of_0s():
-    _, targets = compose(strokes=0.5, noise=0.3, pieces=0.2)
+    _, targets = compose(characters=0.3, strokes=0.2, noise=0.3, pieces=0.2)
     assert targets.sum() == 0
 
 
-def test_the_target_of_a_pair_is_the_union():
-    _, targets = compose(overlaid=0.6, beside=0.4)
+@pytest.mark.parametrize("kind", ["overlaid", "shifted", "beside", "squeezed", "three"])
+def test_the_target_of_several_digits_is_the_union(kind):
+    images, targets = compose(**{kind: 1.0})
+    n_digits = 3 if kind == "three" else 2
     n_labels = targets.sum(1)
-    assert ((n_labels == 1) | (n_labels == 2)).all()
+    assert ((n_labels >= 1) & (n_labels <= n_digits)).all()
     assert (targets >= TARGETS).all()
-    assert (n_labels == 2).float().mean() > 0.7
+    assert (n_labels == n_digits).float().mean() > 0.5
+    assert 0 <= images.min() and images.max() <= 1
+
+
+def test_several_digits_are_those_of_the_batch():
+    """Digits that are bars at ten heights, of which one can read which digits are in an image."""
+    bars = torch.zeros(10, 1, 28, 28)
+    for label in range(10):
+        bars[label, :, 4 + 2 * label : 6 + 2 * label, 6:22] = 1
+    for kind in ("overlaid", "squeezed"):
+        images, targets = compose(bars, torch.eye(10), **{kind: 1.0})
+        for image, target in zip(images[:, 0], targets, strict=True):
+            rows = image.sum(1)
+            for label in target.nonzero().flatten().tolist():
+                assert rows[2 + 2 * label : 8 + 2 * label].sum() > 1
+
+
+def test_images_that_hold_several_labels_or_unknown_ones_already():
+    targets = torch.full((64, 3), torch.nan)
+    targets[:, 0] = 1
+    _, united = compose(IMAGES, targets, three=1.0)
+    assert (united[:, 0] == 1).all() and united[:, 1:].isnan().all()
+
+
+@pytest.mark.parametrize("kind", ["thickened", "rescanned"])
+def test_other_pens_and_scanners_change_their_share_and_no_target(kind):
+    images, targets = compose(DIGITS, TARGETS, **{kind: 0.5})
+    assert (images != DIGITS).flatten(1).any(1).sum() == 32
+    assert_close(targets, TARGETS)
+    assert 0 <= images.min() and images.max() <= 1
 
 
 def test_other_sizes_colors_and_small_batches():
@@ -127,10 +159,6 @@ def light(images):
     return 1 - images
 
 
-DIGITS = torch.zeros(64, 1, 28, 28)
-DIGITS[..., 4:24, 4:24] = torch.rand(64, 1, 20, 20, generator=torch.Generator().manual_seed(1))
-
-
 def test_dark_digits_on_light_pages_are_composed_as_light_ones_on_dark_pages():
     """Exactly so: in the end they are what the inverted digits become, inverted."""
     on_dark, targets = ComposeDigits(seed=5).encodes((DIGITS, TARGETS))
@@ -171,16 +199,17 @@ def test_pages_that_are_neither_dark_nor_light_are_warned_of():
 # What ComposeDigits(seed=7) makes of DIGITS. Other numbers mean other batches, so that a seed no
 # longer fixes what it did, and the recipe has to be measured again.
 PINNED = {
-    "ink": [165.083, 195.991, 33.163, 12.341, 199.221, 196.359, 115.75, 191.118],
-    "labels": "2100111111122211111112211101210221011112122111121011122201200022",
+    "ink": [195.991, 343.212, 207.16, 249.563, 189.519, 310.396, 205.607, 41.722],
+    "labels": "0102011011011211212012001211231110221221212011111111011112111001",
 }
 
 
 def test_the_random_stream_is_what_the_recipe_was_measured_with():
     images, targets = ComposeDigits(seed=7).encodes((DIGITS, TARGETS))
-    ink = images.sum((1, 2, 3))
-    assert_close(ink[:8], torch.tensor(PINNED["ink"]), atol=0.01, rtol=0)
     assert "".join(str(n) for n in targets.sum(1).int().tolist()) == PINNED["labels"]
+    # Letters depend on the version of the fonts.
+    ink_of_digits = images.sum((1, 2, 3))[targets.any(1)]
+    assert_close(ink_of_digits[:8], torch.tensor(PINNED["ink"]), atol=0.05, rtol=0)
 
 
 class Left(ItemTransform):
@@ -268,24 +297,6 @@ def test_train_verdicts_takes_other_networks(dls, arch):
     learn = short(dls, arch=arch)
     assert learn.model.eval()(torch.zeros(2, 1, 28, 28)).shape == (2, 10)
     assert final_linear(learn.model)[1].out_features == 10
-
-
-def test_the_last_bias_is_raised_whatever_the_network(dls):
-    class Fixed(nn.Module):
-        """Return the last bias alone, which no image changes."""
-
-        def __init__(self, n_out):
-            super().__init__()
-            self.last = nn.Linear(1, n_out)
-            nn.init.constant_(self.last.bias, 0.25)
-            self.last.requires_grad_(False)
-            self.unused = nn.Parameter(torch.zeros(1))
-
-        def forward(self, images):
-            return self.last(images.mean((1, 2, 3))[:, None] * 0 + self.unused * 0)
-
-    last = short(dls, arch=Fixed).model.last
-    assert_close(last.bias.detach(), torch.full((10,), 0.25 + math.log(2.2)))
 
 
 @pytest.mark.parametrize("size", [(28, 28), (64, 64), (128, 128), (40, 32), (96, 20), (8, 8)])

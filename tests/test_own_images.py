@@ -41,7 +41,7 @@ def test_a_pair_holds_both_masks_each_in_an_ink_of_its_own():
 
 def test_fonts_and_signs_of_the_test_are_not_trained_on():
     assert not set(own.TEST_FONTS) & set(own.train_fonts())
-    assert len(own.train_fonts()) + len(own.TEST_FONTS) == own.N_FONTS
+    assert len(own.train_fonts()) + len(own.TEST_FONTS) == len(own.FONTS)
     for tested, given in (own.NO_DIGITS, own.NO_LETTERS):
         assert not set(tested) & set(given)
     assert not set("".join(own.NO_LETTERS)) & set(own.LETTERS)

@@ -257,3 +257,14 @@ def test_the_files_are_small():
     sizes = {p.name: p.stat().st_size for p in (PACKAGE / "weights").iterdir()}
     assert sizes.keys() == {*FILES, weights.CARD}
     assert sum(sizes.values()) < 1_200_000
+
+
+def test_predictions_of_images_can_be_shown():
+    from matplotlib import pyplot as plt
+
+    images = np.zeros((3, 28, 28), dtype=np.uint8)
+    preds = verdict_model()(images)
+    preds.show()
+    assert len(plt.gcf().axes) >= 3
+    plt.close("all")
+    assert list(preds.to_frame()["verdict"]) == ["none"] * 3

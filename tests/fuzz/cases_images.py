@@ -247,22 +247,6 @@ def in_unit_interval(*images):
     return all(((i >= 0) & (i <= 1)).all() for i in images)
 
 
-def pairs_case(name, function):
-    """Enter the case of a function of two batches of images."""
-
-    @case(
-        name,
-        function,
-        image_shapes.flatmap(lambda s: with_source(a=images_of(s), b=images_of(s))),
-        same=assert_images,
-    )
-    def _(a, b, source):
-        need_source(source)
-        a, b = need_images(a), need_images(b)
-        need(a.shape == b.shape)
-        return a.shape if in_unit_interval(a, b) else UNSURE
-
-
 def images_case(name, function):
     """Enter the case of a function of one batch of images."""
 
@@ -278,8 +262,6 @@ def images_case(name, function):
         return images.shape if in_unit_interval(images) else UNSURE
 
 
-pairs_case("draw.overlapping_pair", draw.overlapping_pair)
-pairs_case("draw.side_by_side_pair", draw.side_by_side_pair)
 for function in (draw.small_digit, draw.nudge, draw.hard_negatives):
     images_case(f"draw.{function.__name__}", function)
 
@@ -336,8 +318,9 @@ def _(chars, each, font_size, max_angle, seed):
     need_number(max_angle, 0, 360)
     if each > 10 or font_size > 100:
         return UNSURE
-    n_fonts = len(draw.printed_characters("A", 1))
-    return n_fonts * each * len(chars)
+    n_fonts = sum(char in draw.can_draw(name) for char in chars for name in draw.PRINTED_FONTS)
+    need(n_fonts > 0)
+    return n_fonts * each
 
 
 # Sets of images
@@ -534,22 +517,31 @@ def _(labels):
 
 # ComposeDigits
 
-SHARES = ("overlaid", "beside", "strokes", "noise", "pieces", "alone")
+OF_ALL = ("nudged", "thickened", "rescanned", "faint")
+DEFAULTS = {
+    "overlaid": 0.13,
+    "shifted": 0.15,
+    "beside": 0.02,
+    "squeezed": 0.03,
+    "three": 0.02,
+    "alone": 0.01,
+    "characters": 0.155,
+    "strokes": 0.03,
+    "pieces": 0.005,
+    "noise": 0.01,
+}
 
 
 @st.composite
 def shares(draw_):
     """Draw arguments of ComposeDigits, of which a few are not the defaults."""
     given = {}
-    for name in draw_(st.lists(st.sampled_from((*SHARES, "nudged", "faint")), max_size=3)):
+    for name in draw_(st.lists(st.sampled_from((*DEFAULTS, *OF_ALL)), max_size=3)):
         values = st.sampled_from((0, 0.0, 0.1, 0.3, 1.0, 1)).map(scalar)
         given[name] = draw_(often(values, st.one_of(no_numbers, scalars)))
     if draw_(st.booleans()):
         given["seed"] = draw_(often(seeds, st.one_of(no_numbers, scalars), odds=2))
     return given
-
-
-DEFAULTS = dict(overlaid=0.24, beside=0.07, strokes=0.13, noise=0.02, pieces=0.01, alone=0.03)
 
 
 @case(
@@ -561,7 +553,7 @@ def _(**given):
     if "seed" in given:
         seed = given.pop("seed")
         need(seed is None or need_count(seed, 0) >= 0)
-    for name in ("nudged", "faint"):
+    for name in OF_ALL:
         if name in given:
             need_number(given.pop(name), 0, 1)
     values = DEFAULTS | {name: need_number(m, 0, 1) for name, m in given.items()}
