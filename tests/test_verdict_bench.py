@@ -266,7 +266,10 @@ def short_run(tmp_path_factory):
         Image.fromarray(page).save(signs / f"{i}.png")
     words = ["--source", "embedded", "--epochs", "1", "--none", str(signs)]
     words += ["--out", str(out / "verdicts.json")]
-    with pytest.MonkeyPatch.context() as patch, open(out / "said.txt", "w") as said:
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        open(out / "said.txt", "w", encoding="utf-8") as said,
+    ):
         patch.setattr("sys.stdout", said)
         verdicts.main([*words, "--seeds", "7"])
     return words, out / "verdicts.json", (out / "said.txt").read_text(encoding="utf-8")
