@@ -30,6 +30,7 @@ from multilabel_mnist.verdicts import verdict_scores, verdict_tests
 from tools.files import write_whole
 
 from .__main__ import DIGITS
+from .resume import earlier_results
 from .timing import machine, versions
 
 OUT = Path(__file__).resolve().parent / "ablation.json"
@@ -162,17 +163,8 @@ def settings_of(args, path, dls):
 
 def earlier_runs(args, settings):
     """Return the runs that --out holds, to go on from."""
-    if not (args.resume and args.out.exists()):
-        return []
-    try:
-        earlier = json.loads(args.out.read_text(encoding="utf-8"))
-    except ValueError as e:
-        raise SystemExit(
-            f"expected results in {args.out}, got a damaged file ({e}): remove it"
-        ) from None
-    if earlier["settings"] != settings:
-        raise SystemExit(f"{args.out.name} holds runs with other settings: leave out --resume")
-    return earlier["runs"]
+    earlier = earlier_results(args, settings)
+    return earlier["runs"] if earlier else []
 
 
 def main(argv=None):

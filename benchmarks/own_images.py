@@ -28,6 +28,7 @@ from multilabel_mnist.labels import one_hot
 from tools.files import write_whole
 
 from .__main__ import DIGITS
+from .resume import earlier_results
 from .timing import machine, versions
 
 OUT = Path(__file__).resolve().parent / "own_images.json"
@@ -270,16 +271,6 @@ def arguments(argv=None):
     return parser.parse_args(argv)
 
 
-def earlier_results(args, settings):
-    """Return what --out holds, to go on from."""
-    if not (args.resume and args.out.exists()):
-        return {"baselines": {}, "runs": []}
-    earlier = json.loads(args.out.read_text(encoding="utf-8"))
-    if earlier["settings"] != settings:
-        raise SystemExit(f"{args.out.name} holds runs with other settings: leave out --resume")
-    return {"baselines": earlier["baselines"], "runs": earlier["runs"]}
-
-
 def run_set(name, shapes, args, results, write):
     """Train and score the networks of one set that are missing."""
     _, look, transforms = SETS[name]
@@ -322,7 +313,8 @@ def main(argv=None):
         "machine": machine(default_device()),
         "versions": versions(),
     }
-    results = earlier_results(args, settings)
+    earlier = earlier_results(args, settings) or {"baselines": {}, "runs": []}
+    results = {name: earlier[name] for name in ("baselines", "runs")}
     shown = {"digits": digits(path, args.n_train), "letters": letters(args.n_train)}
 
     def write():

@@ -35,6 +35,7 @@ from tools.files import write_whole
 from .__main__ import DIGITS
 from .ablation import digits_from_elsewhere, pixels_and_labels
 from .open_set import ACCEPTED, REJECTED, trade_offs
+from .resume import earlier_results
 from .timing import machine, versions
 from .verdict_sets import NoDigits, all_sets, folder_sets
 
@@ -350,21 +351,6 @@ def settings_of(args, digits, dls, questions):
     }
 
 
-def earlier_results(args, settings):
-    """Return the results that --out holds, to go on from."""
-    if not (args.resume and args.out.exists()):
-        return {"runs": []}
-    try:
-        earlier = json.loads(args.out.read_text(encoding="utf-8"))
-    except ValueError as e:
-        raise SystemExit(
-            f"expected results in {args.out}, got a damaged file ({e}): remove it"
-        ) from None
-    if earlier["settings"] != settings:
-        raise SystemExit(f"{args.out.name} holds runs with other settings: leave out --resume")
-    return earlier
-
-
 def summary_of(results, goals):
     """Return the tables over all runs."""
     runs = [run["scores"] for run in results["runs"]]
@@ -421,7 +407,7 @@ def main(argv=None):
     dls = DigitDataLoaders.from_folder(path, valid_pct=0)
     questions = make_questions(dls, on_mnist, folders)
     settings = settings_of(args, digits, dls, questions)
-    results = earlier_results(args, settings)
+    results = earlier_results(args, settings) or {"runs": []}
     results["about"] = {
         "command": command_of(args, folders),
         "date": time.strftime("%Y-%m-%d"),
