@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from multilabel_mnist.draw import RandomSource
+from multilabel_mnist.draw import RandomSource, pixel_positions
 
 
 # %% ../nbs/reference/deform.ipynb #a5c5cdf7
@@ -56,15 +56,6 @@ def smooth_fields(
 _HALF = 14  # from the middle of an image to its edge, in 28ths
 
 
-@lru_cache
-def _pixel_positions(size, device):
-    """Return x and y of all pixels, from -1 to 1; shape (2, H*W)."""
-    height, width = size
-    y = (2 * torch.arange(height, device=device) + 1) / height - 1
-    x = (2 * torch.arange(width, device=device) + 1) / width - 1
-    return torch.stack([x.repeat(height), y.repeat_interleave(width)])
-
-
 def _inverse_matrices(placement, size):
     """Return the matrix from a place in the result to one in the digit; shape (n, 2, 2)."""
     height, width = size
@@ -90,7 +81,7 @@ def warp(
     """Scale, slant, turn, bend and shift each image."""
     n, size = len(images), tuple(size or images.shape[-2:])
     shift = torch.stack([placement.dx, placement.dy], 1)[..., None] / _HALF
-    positions = _pixel_positions(size, images.device) - shift
+    positions = pixel_positions(*size, torch.float32, images.device)[:2] - shift
     bends = smooth_fields(2 * n, source, size).view(n, 2, size[0] * size[1])
     bends = bends * placement.bend.view(-1, 1, 1) / _HALF
     grid = _inverse_matrices(placement, size) @ positions + bends

@@ -135,12 +135,9 @@ def _check_size(size) -> tuple[int, int]:
     return check_count(height, "the height"), check_count(width, "the width")
 
 
-# %% ../nbs/reference/draw.ipynb #ebd5fbab
-_HALF = 14  # from the middle of an image to its edge, in 28ths
-
-
+# %% ../nbs/reference/draw.ipynb #d4331c89
 @lru_cache
-def _pixel_positions(height, width, dtype, device):
+def pixel_positions(height, width, dtype, device):
     """Return the homogeneous coordinates (x, y, 1) of all pixels, from -1 to 1; shape (3, H*W)."""
 
     def centers(n):
@@ -149,6 +146,10 @@ def _pixel_positions(height, width, dtype, device):
     x = centers(width).repeat(height)
     y = centers(height).repeat_interleave(width)
     return torch.stack([x, y, torch.ones_like(x)])
+
+
+# %% ../nbs/reference/draw.ipynb #ebd5fbab
+_HALF = 14  # from the middle of an image to its edge, in 28ths
 
 
 def _per_image(
@@ -193,7 +194,7 @@ def affine(
     rotation = rotation.view(-1, 2, 2)
     shift = torch.stack([dx, dy], 1)[..., None]
     inverse = torch.cat([rotation, -rotation @ shift / _HALF], 2)  # (n, 2, 3)
-    positions = _pixel_positions(height, width, images.dtype, images.device)
+    positions = pixel_positions(height, width, images.dtype, images.device)
     grid = (inverse.view(-1, 3) @ positions).view(-1, 2, height, width)
     return F.grid_sample(images, grid.permute(0, 2, 3, 1), align_corners=False)
 
