@@ -25,7 +25,9 @@ def computed(d, loss, pred, targ):
 
 
 def name(loss):
-    return getattr(loss, "__name__", str(loss))
+    """Return a name that is the same in every process, as those of tests have to be."""
+    function = getattr(loss, "func", loss)
+    return getattr(function, "__name__", str(loss))
 
 
 # Classes along any axis
@@ -190,7 +192,7 @@ SIGMOID = [
 ]
 
 
-@pytest.mark.parametrize("loss", SIGMOID, ids=lambda loss: str(loss)[:40])
+@pytest.mark.parametrize("loss", SIGMOID, ids=name)
 @pytest.mark.parametrize("scale", SCALES)
 @pytest.mark.parametrize("palette", PALETTES)
 @pytest.mark.parametrize("n_maps", [5, 18])

@@ -189,7 +189,9 @@ def test_the_part_that_fits_is_taken_where_no_name_tells():
     assert d.fixes == ("pred = pred['scores']",)
 
 
-@pytest.mark.parametrize("pred", [None, "a text", [], {}, object()], ids=repr)
+@pytest.mark.parametrize(
+    "pred", [None, "a text", [], {}, object()], ids=["None", "text", "list", "dict", "object"]
+)
 def test_what_holds_no_tensor_is_told_without_a_fix_that_raises(pred):
     d = diagnose(nn.CrossEntropyLoss(), pred, torch.arange(5))
     assert d.cause == "several-outputs" and not d.ok
