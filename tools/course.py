@@ -18,10 +18,12 @@ from multiprocessing import get_context
 from pathlib import Path
 
 import nbformat
+from jupyter_client import AsyncKernelManager
 from nbclient import NotebookClient
 from nbclient.exceptions import DeadKernelError
 from traitlets.config import Config
 
+from .kernels import kernel_manager_for
 from .notebooks import NBS, ROOT, environment, heading_above, reading_order
 from .outputs import tidy
 from .pages import build
@@ -98,8 +100,8 @@ def failure(nb, index, error):
     )
 
 
-def execute(path, source, n_threads=None):
-    """Run one notebook from top to bottom, as far as it goes."""
+def execute(path, env, kernel_manager=AsyncKernelManager):
+    """Run one notebook from top to bottom, as far as it goes, under the variables of `env`."""
     nb = nbformat.read(path, 4)
     started = [0]
     found = None
@@ -110,6 +112,7 @@ def execute(path, source, n_threads=None):
         client = NotebookClient(
             nb,
             kernel_name="python3",
+            kernel_manager_class=kernel_manager,
             timeout=CELL_TIMEOUT,
             resources={"metadata": {"path": str(path.parent)}},
             record_timing=False,
@@ -118,7 +121,7 @@ def execute(path, source, n_threads=None):
             on_cell_execute=lambda cell, cell_index: started.append(cell_index),
         )
         try:
-            client.execute(env=environment(source, n_threads))
+            client.execute(env=env)
         except Exception as error:
             # This is how nbclient passes on Ctrl-C.
             if getattr(client, "_async_cleanup_kernel_future", None):
@@ -171,10 +174,16 @@ def ignore_ctrl_c():
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
-def execute_in_worker(path, source, n_threads):
-    """Run one notebook; Ctrl-C ends it, and is ignored before and after."""
+def begin_worker(env):
+    """Prepare a process that runs notebooks; its kernels inherit these variables."""
+    ignore_ctrl_c()
+    os.environ.update(env)
+
+
+def execute_in_worker(path, env, n_notebooks):
+    """Run one of about `n_notebooks`; Ctrl-C ends it, and is ignored before and after."""
     try:
-        return execute(path, source, n_threads)
+        return execute(path, env, kernel_manager_for(n_notebooks))
     finally:
         ignore_ctrl_c()  # nbclient has put another handler in place
 
@@ -186,10 +195,11 @@ def started(paths, source, jobs):
     The processors are shared out: two notebooks of one thread each end sooner than two that run
     one after the other with two threads. Those that have not begun are dropped at the end.
     """
-    n_threads = max(1, (os.cpu_count() or 1) // jobs)
-    pool = ProcessPoolExecutor(jobs, get_context("spawn"), initializer=ignore_ctrl_c)
+    env = environment(source, n_threads=max(1, (os.cpu_count() or 1) // jobs))
+    pool = ProcessPoolExecutor(jobs, get_context("spawn"), initializer=begin_worker, initargs=[env])
     try:
-        yield {p: pool.submit(execute_in_worker, p, source, n_threads) for p in paths}
+        each = len(paths) // jobs
+        yield {p: pool.submit(execute_in_worker, p, env, each) for p in paths}
     finally:
         pool.shutdown(cancel_futures=True)
 

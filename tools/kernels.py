@@ -1,0 +1,105 @@
+"""Starts kernels that have imported fastai before they begin.
+
+Importing fastai takes several seconds, and nearly every notebook does it. On Linux the kernels of
+`make course` are therefore forked from one process that has imported it, multiprocessing's fork
+server. Elsewhere forking is unsafe or missing, and each kernel imports for itself.
+"""
+
+import os
+import sys
+from multiprocessing import get_context, set_start_method
+from multiprocessing.context import ForkServerProcess
+from pathlib import Path
+
+from ipykernel.kernelapp import launch_new_instance
+from jupyter_client import AsyncKernelManager
+from jupyter_client.provisioning import LocalProvisioner
+
+from .notebooks import ROOT
+
+PRELOADED = [
+    "fastai.vision.all",
+    "ipykernel.kernelapp",
+    "tools.course",  # the main program, which multiprocessing runs again in each fork
+]
+
+
+def outside(folders):
+    """Return those folders that are not part of this repository, its environment apart."""
+    return [
+        folder
+        for folder in folders
+        if Path(folder).is_relative_to(sys.prefix) or not Path(folder).is_relative_to(ROOT)
+    ]
+
+
+def run_kernel(arguments, env, folder):
+    """Run a kernel in this process until it is told to stop, as if it had been started alone."""
+    # Here, where both have been imported; the main program needs neither.
+    import numpy
+    import torch
+
+    os.environ.clear()
+    os.environ.update(env)
+    os.setsid()  # a signal to the kernel's group reaches what it has started, and nothing else
+    os.chdir(folder)
+    sys.path[:] = outside(sys.path)  # the main program has put the repository there
+    set_start_method(None, force=True)  # the default again: this process came from a fork server
+    numpy.random.seed()  # forks would all draw the same numbers; `random` sees to it by itself
+    torch.seed()
+    # The kernel watches its parent, the fork server, and ends when that is gone.
+    launch_new_instance([*arguments, f"--IPKernelApp.parent_handle={os.getppid()}"])
+
+
+class ForkedProcess(ForkServerProcess):
+    """A forked process with what jupyter_client needs of a subprocess.Popen."""
+
+    stdin = stdout = stderr = None
+
+    def poll(self):
+        """Return the exit code, or None while the process runs."""
+        return self.exitcode
+
+    def wait(self):
+        """Wait until the process ends, and return its exit code."""
+        self.join()
+        return self.exitcode
+
+    def send_signal(self, signum):
+        """Send a signal to the process."""
+        os.kill(self.pid, signum)
+
+
+class ForkingProvisioner(LocalProvisioner):
+    """Starts a kernel as a fork of the process that has imported fastai."""
+
+    async def launch_kernel(self, cmd, *, env, cwd, **_):
+        """Start the kernel; `cmd` is what would start one by itself."""
+        arguments = cmd[cmd.index("ipykernel_launcher") + 1 :]
+        self.process = ForkedProcess(target=run_kernel, args=(arguments, env, cwd))
+        self.process.start()
+        self.pid = self.process.pid
+        self.pgid = self.pid  # by setsid
+        self.cwd = cwd
+        return self.connection_info
+
+
+class ForkingKernelManager(AsyncKernelManager):
+    """Manages one kernel that is forked from the process that has imported fastai."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.provisioner = ForkingProvisioner(kernel_spec=self.kernel_spec, parent=self)
+
+
+def kernel_manager_for(n_notebooks):
+    """Return the class that manages the kernels of this process, for so many notebooks.
+
+    Importing for one's forks pays off from the third notebook on.
+    """
+    if sys.platform != "linux" or n_notebooks < 3:
+        return AsyncKernelManager
+    # matplotlib reads this when it is imported; a kernel would set it for itself, and too late.
+    os.environ.setdefault("MPLBACKEND", "module://matplotlib_inline.backend_inline")
+    get_context("forkserver").set_forkserver_preload(PRELOADED)
+    return ForkingKernelManager
