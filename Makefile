@@ -5,7 +5,7 @@ VENV = .venv
 # NB="02_labels 03_head". Both as they were typed: make would read a $ in them as its own.
 export SOURCE_GIVEN := $(if $(filter command,$(origin SOURCE)),$(value SOURCE))
 export NB_GIVEN := $(if $(filter command,$(origin NB)),$(value NB))
-# How many notebooks run at a time; one per processor, and at most 4, unless you say so.
+# How many notebooks or tests run at a time; one per processor, and at most 4, unless you say so.
 JOBS =
 # Further words for pytest, such as ARGS="-k clean", or for JupyterLab.
 ARGS =
@@ -32,7 +32,7 @@ save: $(READY) ## run notebooks on MNIST and save their outputs in nbs/ (NB="02_
 	@$(PY) -m tools.course --save --source "$${SOURCE_GIVEN:-mnist}" $(if $(JOBS),--jobs $(JOBS)) $$NB_GIVEN
 
 test: $(READY) ## test everything, on the embedded digits
-	@$(PY) -m pytest -v -p no:cacheprovider $(ARGS) tests
+	@$(PY) -m pytest -v -p no:cacheprovider -n $(or $(JOBS),auto) --dist worksteal $(ARGS) tests
 
 bench: $(READY) ## measure speed, all sides in one run, on MNIST where it is on disk (SOURCE=..., ARGS="--quick" or "--only a,c")
 	@$(PY) -m benchmarks $${SOURCE_GIVEN:+--source "$$SOURCE_GIVEN"} $(ARGS)

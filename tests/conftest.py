@@ -11,7 +11,12 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from tools.notebooks import QUIET, environment, reading_order  # noqa: E402
+# Processes that test side by side share the processors out; torch reads this when it is imported.
+if n_processes := int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", 0)):
+    n_threads = max(1, (os.cpu_count() or 1) // n_processes)
+    os.environ.setdefault("OMP_NUM_THREADS", str(n_threads))
+
+from tools.notebooks import QUIET, default_jobs, environment, reading_order  # noqa: E402
 
 NOTEBOOKS = reading_order(ROOT / "nbs")
 PACKAGE = ROOT / "multilabel_mnist"
@@ -30,6 +35,12 @@ MODULES = sorted(p for p in PACKAGE.rglob("*.py") if p.parent != PACKAGE or p.na
 def pytest_configure(config):
     for noise in (QUIET, "ignore:The 'mode.chained_assignment' option"):  # the latter is fastai's
         config.addinivalue_line("filterwarnings", noise)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers(config):
+    """Return how many processes test side by side, as many as notebooks of `make course` run."""
+    return default_jobs()
 
 
 def run(*command, cwd=ROOT, **extra):

@@ -8,6 +8,7 @@ import pytest
 from nbformat.v4 import new_code_cell, new_notebook
 
 from tools.course import started
+from tools.kernels import FEW
 
 KERNEL = {"kernelspec": {"name": "python3", "language": "python", "display_name": "any"}}
 LOADED = "import sys\nprint('fastai.vision.all' in sys.modules)"
@@ -72,6 +73,7 @@ def forked(tmp_path_factory):
         "dies": [DIES],
         "after": [LOADED, RANDOM],
     }
+    notebooks |= {f"more{i}": [] for i in range(FEW)}
     return run_all(tmp_path_factory.mktemp("forked") / "nbs", notebooks)
 
 

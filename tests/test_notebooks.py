@@ -1,10 +1,13 @@
 """Each notebook runs through, on the embedded digits, in a kernel of its own; all are listed."""
 
+import signal
+
 import pytest
 
 from conftest import NOTEBOOKS, ROOT
-from tools.course import default_jobs, started
-from tools.notebooks import READING_ORDER
+from tools.course import execute
+from tools.kernels import kernel_manager_for
+from tools.notebooks import READING_ORDER, environment
 
 
 def test_every_notebook_has_its_place_in_the_reading_order():
@@ -22,18 +25,19 @@ def files():
     return {p for p in (ROOT / "nbs").rglob("*") if p.parent.name != ".ipynb_checkpoints"}
 
 
-@pytest.fixture(scope="session")
-def runs(request):
-    """Run the notebooks that are tested, some at a time, as `make course` does."""
-    tests = [item for item in request.session.items if "runs" in item.fixturenames]
-    paths = [item.callspec.params["notebook"] for item in tests]
+@pytest.fixture(scope="module")
+def kernel_manager():
+    """Return what starts the kernels, as in `make course`; no notebook leaves a file behind."""
     before = files()
-    with started(paths, "embedded", default_jobs()) as results:
-        yield results
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MPLBACKEND", "module://matplotlib_inline.backend_inline")
+        yield kernel_manager_for(len(NOTEBOOKS))
     left = {p.name for p in files() - before if p.suffix != ".ipynb"}
     assert not left, f"notebooks leave files behind in nbs/: {sorted(left)}"
 
 
-def test_notebook_runs(notebook, runs):
-    done = runs[notebook].result()
+def test_notebook_runs(notebook, kernel_manager):
+    on_ctrl_c = signal.getsignal(signal.SIGINT)
+    done = execute(notebook, environment("embedded"), kernel_manager)
+    signal.signal(signal.SIGINT, on_ctrl_c)  # nbclient has put another handler in place
     assert done.failure is None, str(done.failure)

@@ -319,7 +319,10 @@ def said(tmp_path_factory):
         (["save", "SOURCE=embedded"], "-m tools.course --save --source embedded"),
         (["bench"], "-m benchmarks source="),  # it takes MNIST where it is on disk
         (["bench", "SOURCE=embedded", "ARGS=--quick"], "-m benchmarks --source embedded --quick"),
-        (["test", "ARGS=-k clean"], "-m pytest -v -p no:cacheprovider -k clean tests"),
+        (
+            ["test", "ARGS=-k clean"],
+            "-m pytest -v -p no:cacheprovider -n auto --dist worksteal -k clean tests",
+        ),
         (["lab", "ARGS=--port=1"], "-m jupyterlab --port=1"),
         (["export"], "-m tools.export"),
         (["pages"], "-m tools.course --no-run"),

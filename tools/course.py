@@ -24,13 +24,20 @@ from nbclient.exceptions import DeadKernelError
 from traitlets.config import Config
 
 from .kernels import kernel_manager_for
-from .notebooks import NBS, ROOT, environment, heading_above, reading_order
+from .notebooks import (
+    MAX_JOBS,
+    NBS,
+    ROOT,
+    default_jobs,
+    environment,
+    heading_above,
+    reading_order,
+)
 from .outputs import tidy
 from .pages import build
 from .save import save
 
 CELL_TIMEOUT = 1800  # seconds; the slowest cell of the course takes about one minute
-MAX_JOBS = 4  # notebooks at a time; each may need 2 GB of memory
 MARKER = ".made-by-tools-course"  # in a folder of results, which the next run may delete
 _ansi = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 _arrow = re.compile(r"^-+>\s*\d+ (.*)$", re.M)
@@ -162,11 +169,6 @@ def fresh_folder(out):
     out.mkdir(parents=True)
     note = "The next run of tools.course deletes this folder.\n"
     (out / MARKER).write_text(note, encoding="utf-8")
-
-
-def default_jobs():
-    """Return how many notebooks run at a time: one per processor, and at most MAX_JOBS."""
-    return min(MAX_JOBS, os.cpu_count() or 1)
 
 
 def ignore_ctrl_c():

@@ -5,18 +5,18 @@ Importing fastai takes several seconds, and nearly every notebook does it. On Li
 server. Elsewhere forking is unsafe or missing, and each kernel imports for itself.
 """
 
+import json
 import os
+import subprocess
 import sys
+from functools import cache
 from multiprocessing import get_context, set_start_method
 from multiprocessing.context import ForkServerProcess
-from pathlib import Path
 
-from ipykernel.kernelapp import launch_new_instance
 from jupyter_client import AsyncKernelManager
 from jupyter_client.provisioning import LocalProvisioner
 
-from .notebooks import ROOT
-
+FEW = 5  # notebooks of one process
 PRELOADED = [
     "fastai.vision.all",
     "ipykernel.kernelapp",
@@ -24,26 +24,26 @@ PRELOADED = [
 ]
 
 
-def outside(folders):
-    """Return those folders that are not part of this repository, its environment apart."""
-    return [
-        folder
-        for folder in folders
-        if Path(folder).is_relative_to(sys.prefix) or not Path(folder).is_relative_to(ROOT)
-    ]
+@cache
+def path_of_a_fresh_python():
+    """Return where a Python that has just begun looks for modules, its own folder apart."""
+    program = "import json, sys; print(json.dumps(sys.path[1:]))"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True)
+    return json.loads(done.stdout)
 
 
-def run_kernel(arguments, env, folder):
+def run_kernel(arguments, env, folder, path):
     """Run a kernel in this process until it is told to stop, as if it had been started alone."""
-    # Here, where both have been imported; the main program needs neither.
+    # Here, in a process that has imported them; the main program needs none of them.
     import numpy
     import torch
+    from ipykernel.kernelapp import launch_new_instance
 
     os.environ.clear()
     os.environ.update(env)
     os.setsid()  # a signal to the kernel's group reaches what it has started, and nothing else
     os.chdir(folder)
-    sys.path[:] = outside(sys.path)  # the main program has put the repository there
+    sys.path[:] = path
     set_start_method(None, force=True)  # the default again: this process came from a fork server
     numpy.random.seed()  # forks would all draw the same numbers; `random` sees to it by itself
     torch.seed()
@@ -76,7 +76,8 @@ class ForkingProvisioner(LocalProvisioner):
     async def launch_kernel(self, cmd, *, env, cwd, **_):
         """Start the kernel; `cmd` is what would start one by itself."""
         arguments = cmd[cmd.index("ipykernel_launcher") + 1 :]
-        self.process = ForkedProcess(target=run_kernel, args=(arguments, env, cwd))
+        path = path_of_a_fresh_python()
+        self.process = ForkedProcess(target=run_kernel, args=(arguments, env, cwd, path))
         self.process.start()
         self.pid = self.process.pid
         self.pgid = self.pid  # by setsid
@@ -95,9 +96,9 @@ class ForkingKernelManager(AsyncKernelManager):
 def kernel_manager_for(n_notebooks):
     """Return the class that manages the kernels of this process, for so many notebooks.
 
-    Importing for one's forks pays off from the third notebook on.
+    Importing for its forks costs a process as much as a few notebooks that import for themselves.
     """
-    if sys.platform != "linux" or n_notebooks < 3:
+    if sys.platform != "linux" or n_notebooks < FEW:
         return AsyncKernelManager
     # matplotlib reads this when it is imported; a kernel would set it for itself, and too late.
     os.environ.setdefault("MPLBACKEND", "module://matplotlib_inline.backend_inline")

@@ -11,6 +11,7 @@ from nbconvert.preprocessors import RegexRemovePreprocessor, TagRemovePreprocess
 
 ROOT = Path(__file__).resolve().parent.parent
 NBS = ROOT / "nbs"
+MAX_JOBS = 4  # notebooks at a time; each may need 2 GB of memory
 
 # The one place that says in which order the course is read, and in which part of it a notebook is:
 # lessons in nbs/, then the chapters of nbs/reference/ in the order in which their modules build on
@@ -110,6 +111,11 @@ def parts(folder=NBS):
 def reading_order(folder=NBS):
     """Return the notebooks of `folder` and its subfolders as they are read."""
     return [path for listed in parts(folder).values() for path in listed]
+
+
+def default_jobs():
+    """Return how many notebooks run at a time: one per processor, and at most MAX_JOBS."""
+    return min(MAX_JOBS, os.cpu_count() or 1)
 
 
 def environment(source, n_threads=None):
