@@ -17,6 +17,8 @@ PARTS = {
     "e": ("diagnosing", "diagnosing a mismatch"),
     "f": ("importing", "importing a module"),
     "g": ("scaling", "how time and memory grow with items and classes"),
+    "h": ("recipe", "training the recipe"),
+    "i": ("waiting", "what one waits for"),
 }
 DIGITS = {
     "mnist_png": "MNIST",

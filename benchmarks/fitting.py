@@ -1,4 +1,9 @@
-"""(a) Time to 99 %: one epoch with sigmoids and BCE, and its validation, on a new network."""
+"""(a) Time to 99 %: one epoch with sigmoids and BCE, and its validation, on a new network.
+
+All sides compute in bfloat16 where the device does so in hardware.
+"""
+
+import statistics
 
 import torch
 import torch.nn.functional as F
@@ -6,7 +11,17 @@ from fastai.callback.schedule import combined_cos
 
 from multilabel_mnist.labels import one_hot
 
-from .lesson import EPOCHS, LR, MOMENTUMS, PCT_START, WEIGHT_DECAY, learner, network, silent
+from .lesson import (
+    EPOCHS,
+    LR,
+    MOMENTUMS,
+    PCT_START,
+    WEIGHT_DECAY,
+    fastest_forward,
+    learner,
+    network,
+    silent,
+)
 from .limit import limit
 from .loading import indexed, normalize
 from .timing import in_turns, ratio
@@ -33,16 +48,17 @@ def hand_written(bench, seed, train, valid, mean, std):
     targets = one_hot(y.cpu(), 10).to(bench.device)
     (group,) = opt.param_groups
     step = 0
-    for _ in range(EPOCHS):
-        model.train()
-        for xb, yb in indexed(x, targets, bench.bs, mean, std):
-            group["lr"] = lr_at(step / n_steps)
-            group["betas"] = (momentum_at(step / n_steps), group["betas"][1])
-            F.binary_cross_entropy_with_logits(model(xb), yb).backward()
-            opt.step()
-            opt.zero_grad()
-            step += 1
-        _, accuracy = validate(model, *valid, 2 * bench.bs, mean, std)
+    with fastest_forward(model, bench.device):
+        for _ in range(EPOCHS):
+            model.train()
+            for xb, yb in indexed(x, targets, bench.bs, mean, std):
+                group["lr"] = lr_at(step / n_steps)
+                group["betas"] = (momentum_at(step / n_steps), group["betas"][1])
+                F.binary_cross_entropy_with_logits(model(xb), yb).backward()
+                opt.step()
+                opt.zero_grad()
+                step += 1
+            _, accuracy = validate(model, *valid, 2 * bench.bs, mean, std)
     return accuracy
 
 
@@ -63,7 +79,7 @@ def validate(model, x, y, bs, mean, std):
 def fit(dls, seed):
     """Train the lesson's Learner, and return its accuracy on testing/."""
     learn = learner(dls, seed)
-    with silent():
+    with silent(), fastest_forward(learn.model, dls.device):
         learn.fit_one_cycle(EPOCHS, LR, pct_start=PCT_START)
     return learn.recorder.values[-1][-1]
 
@@ -99,6 +115,7 @@ def run(bench):
         rows.append((what, "%", [100 * value for value in values]))
     ratios = {
         "fit_ours_over_loop": ratio(times, "ours", "loop"),
+        "fit_ours_over_limit": statistics.median(times["ours"]) / least["seconds"],
         "fit_stock_over_ours": ratio(times, "stock", "ours"),
     }
     note = (

@@ -15,12 +15,14 @@ from fastai.vision.all import ImageDataLoaders, PILImageBW
 from multilabel_mnist.data import DigitDataLoaders
 from multilabel_mnist.head import replace_final_linear
 from multilabel_mnist.labels import BCEOneHotLossFlat
+from multilabel_mnist.precision import bfloat16_forward, computes_bfloat16
 from multilabel_mnist.training import digit_cnn, fused_adam
 
 # One epoch with a high learning rate, which is warmed up briefly.
+# With batches of 512, not all seeds reach 99 %.
 EPOCHS = 1
-BATCH_SIZE = 256
-LR = 2e-2
+BATCH_SIZE = 384
+LR = 2.5e-2
 PCT_START = 0.15
 # fastai's defaults.
 WEIGHT_DECAY = 0.01
@@ -41,13 +43,16 @@ class Bench:
     def __post_init__(self):
         self.dls = self.loaders()
 
-    def loaders(self):
-        """Train on all of training/ and validate on testing/, as for published figures."""
+    def loaders(self, n_train=None):
+        """Train on training/ and validate on testing/, as for published figures.
+
+        Training takes all images, or `n_train` of them.
+        """
         return DigitDataLoaders.from_folder(
             self.path,
             bs=BATCH_SIZE,
             valid_pct=0,
-            n_train=4096 if self.quick else None,
+            n_train=n_train or (4096 if self.quick else None),
             device=self.device,
         )
 
@@ -101,6 +106,13 @@ def learner(dls, seed):
         metrics=accuracy,
         wd=WEIGHT_DECAY,
     )
+
+
+def fastest_forward(model, device):
+    """Return a block in which the model computes in bfloat16, if the device does so in hardware."""
+    if computes_bfloat16(device):
+        return bfloat16_forward(model, device)
+    return contextlib.nullcontext()
 
 
 @contextlib.contextmanager

@@ -4,6 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
+from multilabel_mnist.precision import computes_bfloat16
 from multilabel_mnist.training import digit_cnn
 
 from .timing import seconds
@@ -24,12 +25,12 @@ def operations(device, bs=64):
     return step.get_total_flops() / bs, forward.get_total_flops() / bs
 
 
-def matrix_rate(device, n=1536, times=12):
-    """Return the operations per second of a product of two n x n float32 matrices.
+def matrix_rate(device, dtype=torch.float32, n=1536, times=12):
+    """Return the operations per second of a product of two n x n matrices.
 
     It is the best of some products, because a limit is no median.
     """
-    a, b = torch.randn(2, n, n, device=device)
+    a, b = torch.randn(2, n, n, device=device).to(dtype)
     a @ b
     return 2 * n**3 / min(seconds(lambda: a @ b) for _ in range(times))
 
@@ -38,10 +39,11 @@ def limit(bench, n_train, n_valid):
     """Return the seconds that `n_train` training and `n_valid` validation images need at least."""
     step, forward = operations(bench.device)
     total = n_train * step + n_valid * forward
-    rate = matrix_rate(bench.device)
+    dtype = torch.bfloat16 if computes_bfloat16(bench.device) else torch.float32
+    rate = matrix_rate(bench.device, dtype)
     return {
         "seconds": total / rate,
         "operations": total,
         "operations per second": rate,
-        "how": f"{total / 1e9:.0f} G operations at {rate / 1e9:.0f} G/s",
+        "how": f"{total / 1e9:.0f} G operations at {rate / 1e9:.0f} G/s, {dtype}",
     }

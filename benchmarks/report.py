@@ -6,12 +6,19 @@ from matplotlib.figure import Figure
 
 from tools.files import beside, write_whole
 
+from .goals import goal_and_outcome
 from .timing import spread
 
 
 def short(value):
     """Return a number as four digits, without an exponent."""
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
+
+
+def with_goal(line, name, value):
+    """Return the line with the goal of what it shows, where there is one."""
+    outcome = goal_and_outcome(name, value)
+    return f"{line} ({outcome})" if outcome else line
 
 
 def text_table(parts):
@@ -21,26 +28,30 @@ def text_table(parts):
         lines += ["", f"({key}) {part['title']}: {part['note']}"]
         lines.append(f"    {'median':>10} {'least':>10} {'most':>10}")
         for name, unit, values in part["rows"]:
-            numbers = " ".join(f"{short(v):>10}" for v in spread(values))
-            lines.append(f"    {numbers}  {unit:9} {name}")
+            middle, low, high = spread(values)
+            numbers = " ".join(f"{short(v):>10}" for v in (middle, low, high))
+            lines.append(with_goal(f"    {numbers}  {unit:9} {name}", name, middle))
         for name, value in part["ratios"].items():
-            lines.append(f"    {value:>10.3f} {'':21}  {'ratio':9} {name}")
+            line = f"    {value:>10.3f} {'':21}  {'ratio':9} {name}"
+            lines.append(with_goal(line, name, value))
     return "\n".join(lines)
 
 
 def markdown_table(parts, about):
-    """Return the same for a page: what, median, spread, unit; then where and with what."""
-    lines = ["| | median | spread | |", "| --- | ---: | ---: | --- |"]
+    """Return the same for a page: what, median, spread, unit, goal; then where and with what."""
+    lines = ["| | median | spread | | goal |", "| --- | ---: | ---: | --- | --- |"]
     for key, part in parts.items():
-        lines.append(f"| **({key}) {part['title']}** | | | |")
+        lines.append(f"| **({key}) {part['title']}** | | | | |")
         for name, unit, values in part["rows"]:
             if name.partition(":")[0] in part["ratios"]:
                 continue  # it comes below, once
             middle, low, high = spread(values)
             numbers = f"{short(middle)} | {short(low)} to {short(high)}"
-            lines.append(f"| {name} | {numbers} | {unit} |")
+            outcome = goal_and_outcome(name, middle)
+            lines.append(f"| {name} | {numbers} | {unit} | {outcome} |")
         for name, value in part["ratios"].items():
-            lines.append(f"| `{name}` | {value:.3f} | | |")
+            outcome = goal_and_outcome(name, value)
+            lines.append(f"| `{name}` | {value:.3f} | | | {outcome} |")
     facts = about["machine"] | about["versions"]
     where = ", ".join(f"{name} {value}" for name, value in facts.items())
     notes = "; ".join(f"({key}) {part['note']}" for key, part in parts.items())

@@ -105,7 +105,7 @@ def exponent(larger, smaller):
 
 def run(bench):
     """Measure three sizes: some, and four times as many items or classes."""
-    n, n_classes = (10_000, 50) if bench.quick else (50_000, 125)
+    n, n_classes = (4_000, 20) if bench.quick else (50_000, 125)
     sizes = {"": (n, n_classes), "N": (STEP * n, n_classes), "C": (n, STEP * n_classes)}
     found = {}
     for what, size in sizes.items():

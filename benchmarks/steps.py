@@ -141,7 +141,7 @@ def step_times(steppers, n):
 
 def run(bench):
     """Measure the factor that each part adds, and in microseconds what a callback adds."""
-    n = 30 if bench.quick else 100
+    n = 10 if bench.quick else 100
     rows = []
     ratios = {}
     for name, (what, without, with_part) in pairs(bench).items():

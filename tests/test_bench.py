@@ -25,13 +25,15 @@ from multilabel_mnist.training import digit_cnn
 from tools import speed
 
 RATIOS = {
-    "a": {"fit_ours_over_loop", "fit_stock_over_ours"},
+    "a": {"fit_ours_over_loop", "fit_ours_over_limit", "fit_stock_over_ours"},
     "b": {"load_ours_over_stock", "load_ours_over_indexing"},
     "c": {"preds_ours_over_forward", "preds_predict_over_ours"},
     "d": {"step_onehot", "step_bce_onehot", "step_explain", "step_compose"},
     "e": set(),
-    "f": set(),
+    "f": {f"import_{name}" for name in importing.MODULES[:2]},
     "g": {f"{name}_over_{size}" for name in scaling.CALLS for size in "NC"},
+    "h": {"recipe_over_float32"},
+    "i": set(),
 }
 
 
@@ -46,6 +48,7 @@ def done(tmp_path_factory):
         open(out / "said.txt", "w+", encoding="utf-8") as said,
     ):
         patch.setattr("sys.stdout", said)
+        patch.setattr(importing, "MODULES", importing.MODULES[:2])  # test_imports tries them all
         torch.set_num_threads(1)
         try:
             bench.main([*words, "--out", str(out)])
@@ -66,9 +69,8 @@ def test_every_ratio_has_its_name_and_every_repetition_is_kept(done):
     for key, part in results["parts"].items():
         assert part["rows"]
         for row in part["rows"]:
-            wanted = 3 if key == "f" else 2
-            if "physical limit" in row["name"]:
-                wanted = 1
+            once = key == "i" or "physical limit" in row["name"]
+            wanted = 1 if once else 2
             assert len(row["values"]) == wanted, (key, row["name"])
             assert all(value > 0 for value in row["values"]) or row["unit"] == "%"
     for name in results["ratios"]:
@@ -90,7 +92,8 @@ def test_it_says_where_and_with_what(done):
 def test_imports_are_those_of_the_modules_that_need_torch_alone(done):
     _, results, _ = done
     names = [row["name"] for row in results["parts"]["f"]["rows"]]
-    wanted = [f"import multilabel_mnist.{name}, after torch" for name in importing.MODULES]
+    modules = importing.MODULES[:2]
+    wanted = [f"import multilabel_mnist.{name}, after torch" for name in modules]
     assert names == ["import torch", *wanted]
     with pytest.raises(importing.subprocess.CalledProcessError):
         importing.import_seconds("torch", "multilabel_mnist.nothing_of_the_sort")
@@ -99,8 +102,8 @@ def test_imports_are_those_of_the_modules_that_need_torch_alone(done):
 @pytest.mark.parametrize(
     "words, told",
     [
-        (["--only", "a,z"], "expected some of a,b,c,d,e,f,g, got a,z"),
-        (["--only", ""], "expected some of a,b,c,d,e,f,g, got none"),
+        (["--only", "a,z"], "expected some of a,b,c,d,e,f,g,h,i, got a,z"),
+        (["--only", ""], "expected some of a,b,c,d,e,f,g,h,i, got none"),
         (["--repeats", "-1"], "expected a number from 1 up, got -1"),
         (["--repeats", "0"], "expected a number from 1 up, got 0"),
     ],
