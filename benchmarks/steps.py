@@ -21,7 +21,8 @@ from multilabel_mnist.training import digit_cnn, fused_adam
 from .lesson import LR
 from .timing import wait
 
-UNSEEN = 20  # steps at the start that are not counted
+N_STEPS, N_UNSEEN = 100, 20  # N_UNSEEN steps at the start are not counted
+QUICK_N_STEPS, QUICK_N_UNSEEN = 10, 2
 
 
 class Stepper:
@@ -141,12 +142,12 @@ def step_times(steppers, n):
 
 def run(bench):
     """Measure the factor that each part adds, and in microseconds what a callback adds."""
-    n = 10 if bench.quick else 100
+    n, n_unseen = (QUICK_N_STEPS, QUICK_N_UNSEEN) if bench.quick else (N_STEPS, N_UNSEEN)
     rows = []
     ratios = {}
     for name, (what, without, with_part) in pairs(bench).items():
         bench.say(f"{what}, {n} steps each, {bench.repeats} times")
-        step_times([without, with_part], UNSEEN)
+        step_times([without, with_part], n_unseen)
         factors = []
         plain_steps = []
         for _ in range(bench.repeats):
@@ -158,7 +159,7 @@ def run(bench):
     rows.append(("a step without any of them", "ms", plain_steps))
     bench.say("callbacks on a tiny network")
     tiny = tiny_steppers()
-    step_times(list(tiny.values()), UNSEEN)
+    step_times(list(tiny.values()), n_unseen)
     taken = [step_times(list(tiny.values()), n) for _ in range(bench.repeats)]
     for i, name in enumerate(tiny):
         medians = [1e6 * statistics.median(times[i]) for times in taken]

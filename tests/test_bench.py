@@ -13,12 +13,14 @@ from benchmarks import __main__ as bench
 from benchmarks import (
     diagnosing,
     fitting,
+    goals,
     importing,
     limit,
     loading,
     report,
     scaling,
     timing,
+    waiting,
 )
 from multilabel_mnist.mismatch import diagnose
 from multilabel_mnist.training import digit_cnn
@@ -49,6 +51,7 @@ def done(tmp_path_factory):
     ):
         patch.setattr("sys.stdout", said)
         patch.setattr(importing, "MODULES", importing.MODULES[:2])  # test_imports tries them all
+        patch.setattr(waiting, "run_python", lambda *words: None)  # it takes minutes
         torch.set_num_threads(1)
         try:
             bench.main([*words, "--out", str(out)])
@@ -97,6 +100,30 @@ def test_imports_are_those_of_the_modules_that_need_torch_alone(done):
     assert names == ["import torch", *wanted]
     with pytest.raises(importing.subprocess.CalledProcessError):
         importing.import_seconds("torch", "multilabel_mnist.nothing_of_the_sort")
+
+
+def test_a_command_that_fails_ends_the_benchmark(monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "7")
+    waiting.run_python("-c", "import os; assert 'OMP_NUM_THREADS' not in os.environ")
+    with pytest.raises(RuntimeError, match="(?s)failed:.*a notebook is broken"):
+        waiting.run_python("-c", "raise SystemExit('a notebook is broken')")
+
+
+@pytest.mark.parametrize(
+    "value, outcome", [(1.08, "at most 1.08"), (1.081, "at most 1.08, missed")]
+)
+def test_a_goal_that_is_missed_is_told(value, outcome):
+    part = {"title": "speed", "note": "once", "rows": [], "ratios": {"fit_ours_over_loop": value}}
+    about = {"machine": {}, "versions": {}, "digits": "MNIST", "date": "today", "repeats": 1}
+    assert f"| {outcome} |" in report.markdown_table({"a": part}, about)
+    assert report.text_table({"a": part}).endswith(f"({outcome})")
+
+
+def test_every_goal_is_that_of_something_measured(done):
+    _, results, _ = done
+    rows = {row["name"] for part in results["parts"].values() for row in part["rows"]}
+    ratios = set(results["ratios"]) | {f"import_{name}" for name in importing.MODULES}
+    assert set(goals.AT_MOST) | set(goals.AT_LEAST) <= rows | ratios
 
 
 @pytest.mark.parametrize(
