@@ -18,6 +18,8 @@ if n_processes := int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", 0)):
 
 from tools.notebooks import QUIET, default_jobs, environment, reading_order  # noqa: E402
 
+# What `make test ARGS=...` hands down, which is not meant for a `make` that a test calls.
+OF_MAKE = ("MAKEFLAGS", "MAKEOVERRIDES", "ARGS", "JOBS")
 NOTEBOOKS = reading_order(ROOT / "nbs")
 PACKAGE = ROOT / "multilabel_mnist"
 
@@ -46,7 +48,7 @@ def pytest_xdist_auto_num_workers(config):
 def run(*command, cwd=ROOT, **extra):
     """Run a command on the embedded digits; return it finished, stdout and stderr in one text."""
     env = environment("embedded") | {"MPLBACKEND": "agg"} | extra
-    for name in ("PYTHONPATH", "IN_TEST", "PIP_USER"):
+    for name in ("PYTHONPATH", "IN_TEST", "PIP_USER", *OF_MAKE):
         env.pop(name, None)
     return subprocess.run(
         [str(c) for c in command],
