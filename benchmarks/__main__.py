@@ -44,6 +44,11 @@ def arguments(argv=None):
         help="these parts only (default: all)",
     )
     parser.add_argument(
+        "--add",
+        action="store_true",
+        help="keep the other parts that an earlier run has left in --out",
+    )
+    parser.add_argument(
         "--source",
         help="embedded, mnist or a folder (default: MNIST if it is on disk, else embedded)",
     )
@@ -68,12 +73,11 @@ def arguments(argv=None):
 
 
 def run_parts(args, path, device):
-    """Return what the parts measured, as {letter: what a part's `run` returns, and its title}."""
+    """Yield what each part measured, as a letter, and what its `run` returns with its title."""
     from .lesson import Bench
 
     start = time.perf_counter()
     bench = Bench(path, args.repeats, args.quick, device)
-    parts = {}
     for key in args.only:
         name, title = PARTS[key]
 
@@ -82,8 +86,7 @@ def run_parts(args, path, device):
 
         bench.say = say
         part = import_module(f".{name}", __package__)
-        parts[key] = {"title": title, **part.run(bench)}
-    return parts
+        yield key, {"title": title, **part.run(bench)}
 
 
 def main(argv=None):
@@ -112,14 +115,17 @@ def main(argv=None):
     }
     facts = about["machine"] | about["versions"]
     print(f"On {digits}; " + ", ".join(f"{name} {value}" for name, value in facts.items()))
-    parts = run_parts(args, path, device)
-    about["seconds"] = time.perf_counter() - start
-    print(report.text_table(parts))
     args.out.mkdir(parents=True, exist_ok=True)
+    results = args.out / "results.json"
+    parts = report.read_json(results, about) if args.add else {}
+    for key, measured in run_parts(args, path, device):
+        parts = dict(sorted((parts | {key: measured}).items()))
+        about["seconds"] = time.perf_counter() - start
+        report.write_json(parts, about, results)  # a part that fails does not lose the others
+    print(report.text_table(parts))
     report.figure(parts, args.out / "bench.png")
     table = report.markdown_table(parts, about)
     write_whole(args.out / "bench.md", table + "\n")
-    report.write_json(parts, about, args.out / "results.json")
     written = ", ".join(sorted(p.name for p in args.out.iterdir()))
     print(
         f"\n{about['seconds']:.0f} s on {digits}. Ratios are medians over repetitions of sides "

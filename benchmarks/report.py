@@ -115,6 +115,20 @@ def write_json(parts, about, path):
     for key, part in parts.items():
         ratios |= part["ratios"]
         rows = [{"name": name, "unit": unit, "values": v} for name, unit, v in part["rows"]]
-        told[key] = {"title": part["title"], "note": part["note"], "rows": rows}
+        told[key] = {**part, "rows": rows}
     results = {"ratios": ratios, **about, "parts": told}
     write_whole(path, json.dumps(results, indent=1) + "\n")
+
+
+def read_json(path, about):
+    """Return the parts that an earlier run wrote; SystemExit if it measured something else."""
+    earlier = json.loads(path.read_text(encoding="utf-8"))
+    for name in ("digits", "quick", "repeats", "machine", "versions"):
+        if earlier[name] != about[name]:
+            raise SystemExit(
+                f"expected an earlier run with the same {name} in {path.parent.name}/, "
+                f"got {earlier[name]} there and {about[name]} here: measure all parts again"
+            )
+    for part in earlier["parts"].values():
+        part["rows"] = [(row["name"], row["unit"], row["values"]) for row in part["rows"]]
+    return earlier["parts"]

@@ -4,6 +4,7 @@ No test looks at how fast this machine is.
 """
 
 import json
+import shutil
 
 import pytest
 import torch
@@ -100,6 +101,24 @@ def test_imports_are_those_of_the_modules_that_need_torch_alone(done):
     assert names == ["import torch", *wanted]
     with pytest.raises(importing.subprocess.CalledProcessError):
         importing.import_seconds("torch", "multilabel_mnist.nothing_of_the_sort")
+
+
+def test_parts_are_added_to_those_of_an_earlier_run(done, tmp_path):
+    _, results, out = done
+    shutil.copy(out / "results.json", tmp_path)
+    words = ["--quick", "--source", "embedded", "--repeats", "2", "--device", "cpu", "--only", "e"]
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        bench.main([*words, "--add", "--out", str(tmp_path)])
+        again = json.loads((tmp_path / "results.json").read_text(encoding="utf-8"))
+        with pytest.raises(SystemExit, match="the same repeats"):
+            bench.main([*words, "--repeats", "3", "--add", "--out", str(tmp_path)])
+    finally:
+        torch.set_num_threads(threads)
+    assert again["parts"].keys() == results["parts"].keys() and again["ratios"] == results["ratios"]
+    assert again["parts"]["a"] == results["parts"]["a"]
+    assert again["parts"]["e"] != results["parts"]["e"]
 
 
 def test_a_command_that_fails_ends_the_benchmark(monkeypatch):

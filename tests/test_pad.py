@@ -431,7 +431,7 @@ class Notebook:
 
     def agrees(self):
         """Wait until the page shows what the classifier says about its image; return that."""
-        wait_for(30, "the classifier's answer", lambda: self.asked() == self.percents())
+        wait_for(60, "the classifier's answer", lambda: self.asked() == self.percents())
         return self.percents()
 
 
@@ -553,10 +553,11 @@ def test_the_drawing_outlives_the_page_and_a_picture_the_kernel(empty):
     def saved():
         empty.command("docmanager:save")
         outputs = empty.server.read("drawn.ipynb").cells[0].outputs
-        return [output.data for output in outputs if "image/png" in output.get("data", {})]
+        pictures = [o.data for o in outputs if "image/png" in o.get("data", {})]
+        return pictures if [p["text/plain"] for p in pictures] == ["One: 7"] else None
 
-    wait_for(30, "the picture", lambda: [o["text/plain"] for o in saved()] == ["One: 7"])
-    png = Image.open(io.BytesIO(base64.b64decode(saved()[0]["image/png"])))
+    (picture,) = wait_for(60, "the picture", saved)
+    png = Image.open(io.BytesIO(base64.b64decode(picture["image/png"])))
     assert min(png.size) > 100
 
     empty.open()
@@ -568,5 +569,5 @@ def test_the_drawing_outlives_the_page_and_a_picture_the_kernel(empty):
 
     empty.server.end_kernels()
     empty.open()
-    wait_for(30, "the picture", lambda: empty.page.run(hidden) is False)
+    wait_for(60, "the picture", lambda: empty.page.run(hidden) is False)
     assert empty.shown(".mm-verdict") is None
