@@ -5,6 +5,7 @@ No test looks at how fast this machine is.
 
 import json
 import shutil
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -121,11 +122,17 @@ def test_parts_are_added_to_those_of_an_earlier_run(done, tmp_path):
     assert again["parts"]["e"] != results["parts"]["e"]
 
 
-def test_a_command_that_fails_ends_the_benchmark(monkeypatch):
+def test_a_command_that_fails_is_told_and_has_no_time(monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "7")
     waiting.run_python("-c", "import os; assert 'OMP_NUM_THREADS' not in os.environ")
     with pytest.raises(RuntimeError, match="(?s)failed:.*a notebook is broken"):
         waiting.run_python("-c", "raise SystemExit('a notebook is broken')")
+    told = []
+    monkeypatch.setattr(waiting, "COURSE", ("-c", "raise SystemExit('a notebook is broken')"))
+    monkeypatch.setattr(waiting, "TESTS", ("-c", "pass"))
+    part = waiting.run(SimpleNamespace(quick=True, say=told.append))
+    assert [row[0] for row in part["rows"]] == ["make test"]
+    assert "make course FAILED" in part["note"] and "a notebook is broken" in told[1]
 
 
 @pytest.mark.parametrize(
