@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from fastai.callback.schedule import combined_cos
 
 from multilabel_mnist.labels import one_hot
+from multilabel_mnist.precision import fastest_forward
 
 from .lesson import (
     EPOCHS,
@@ -17,7 +18,6 @@ from .lesson import (
     MOMENTUMS,
     PCT_START,
     WEIGHT_DECAY,
-    fastest_forward,
     learner,
     network,
     silent,

@@ -1,10 +1,9 @@
 """(f) What importing a module costs a program that uses torch anyway; each in a fresh process."""
 
-import statistics
 import subprocess
 import sys
 
-from .timing import in_turns
+from .timing import in_turns, ratio
 
 MODULES = ("mismatch", "explain", "inference", "calibrate", "ambiguity", "labels", "head")
 PROGRAM = """
@@ -29,12 +28,6 @@ def import_seconds(*names):
     return float(done.stdout.splitlines()[-1])
 
 
-def with_torch(times, name):
-    """Return how long torch and then a module take to import, over torch alone."""
-    pairs = zip(times["import torch"], times[name], strict=True)
-    return statistics.median((torch + module) / torch for torch, module in pairs)
-
-
 def run(bench):
     """Time `import torch`, and each module's import after it, in turns."""
     modules = [f"multilabel_mnist.{name}" for name in MODULES]
@@ -50,7 +43,8 @@ def run(bench):
     times = in_turns(sides, repeats, warm_up=False, say=bench.say)
     rows = [(name, "ms", [1000 * t for t in taken]) for name, taken in times.items()]
     ratios = {
-        f"import_{name}": with_torch(times, f"import multilabel_mnist.{name}, after torch")
+        f"import_{name}": 1
+        + ratio(times, f"import multilabel_mnist.{name}, after torch", "import torch")
         for name in MODULES
     }
     note = (

@@ -15,7 +15,6 @@ from fastai.vision.all import ImageDataLoaders, PILImageBW
 from multilabel_mnist.data import DigitDataLoaders
 from multilabel_mnist.head import replace_final_linear
 from multilabel_mnist.labels import BCEOneHotLossFlat
-from multilabel_mnist.precision import bfloat16_forward, computes_bfloat16
 from multilabel_mnist.training import digit_cnn, fused_adam
 
 # One epoch with a high learning rate, which is warmed up briefly.
@@ -106,13 +105,6 @@ def learner(dls, seed):
         metrics=accuracy,
         wd=WEIGHT_DECAY,
     )
-
-
-def fastest_forward(model, device):
-    """Return a block in which the model computes in bfloat16, if the device does so in hardware."""
-    if computes_bfloat16(device):
-        return bfloat16_forward(model, device)
-    return contextlib.nullcontext()
 
 
 @contextlib.contextmanager

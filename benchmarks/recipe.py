@@ -4,7 +4,7 @@ from unittest.mock import patch
 
 from fastai.optimizer import Adam
 
-from multilabel_mnist import compose
+from multilabel_mnist import compose, precision
 
 from .lesson import silent
 from .timing import in_turns, ratio
@@ -26,7 +26,7 @@ def run(bench):
 
     def in_float32(seed):
         with (
-            patch.object(compose, "computes_bfloat16", lambda device: False),
+            patch.object(precision, "computes_bfloat16", lambda device: False),
             patch.object(compose, "fused_adam", plain_adam),
         ):
             train(seed)

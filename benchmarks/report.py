@@ -7,6 +7,7 @@ from matplotlib.figure import Figure
 from tools.files import beside, write_whole
 
 from .goals import goal_and_outcome
+from .resume import read_results
 from .timing import spread
 
 
@@ -122,7 +123,7 @@ def write_json(parts, about, path):
 
 def read_json(path, about):
     """Return the parts that an earlier run wrote; SystemExit if it measured something else."""
-    earlier = json.loads(path.read_text(encoding="utf-8"))
+    earlier = read_results(path)
     for name in ("digits", "quick", "repeats", "machine", "versions"):
         if earlier[name] != about[name]:
             raise SystemExit(

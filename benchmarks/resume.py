@@ -3,6 +3,16 @@
 import json
 
 
+def read_results(path):
+    """Return the results in a file; SystemExit if it is damaged."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as e:
+        raise SystemExit(
+            f"expected results in {path}, got a damaged file ({e}): remove it"
+        ) from None
+
+
 def earlier_results(
     args,  # with `resume` and `out`, the file
     settings: dict,  # what the scores depend on
@@ -13,12 +23,7 @@ def earlier_results(
     """
     if not (args.resume and args.out.exists()):
         return None
-    try:
-        earlier = json.loads(args.out.read_text(encoding="utf-8"))
-    except ValueError as e:
-        raise SystemExit(
-            f"expected results in {args.out}, got a damaged file ({e}): remove it"
-        ) from None
+    earlier = read_results(args.out)
     if earlier["settings"] != settings:
         raise SystemExit(f"{args.out.name} holds runs with other settings: leave out --resume")
     return earlier

@@ -5,11 +5,10 @@ import sys
 import tempfile
 from pathlib import Path
 
-from tools.notebooks import environment
+from tools.notebooks import ROOT, environment
 
 from .timing import seconds
 
-ROOT = Path(__file__).resolve().parent.parent
 # What `make` runs; in a quick benchmark, one notebook and one file of tests.
 COURSE = ("-m", "tools.course", "--source", "embedded", "--out")
 TESTS = ("-m", "pytest", "-q", "-p", "no:cacheprovider", "-n", "auto", "--dist", "worksteal")

@@ -16,7 +16,6 @@ __all__ = [
 
 # %% ../nbs/06_compose.ipynb #e512d21f
 import math
-from contextlib import nullcontext
 from functools import partial
 from inspect import signature
 
@@ -55,7 +54,7 @@ from multilabel_mnist.deform import (
 )
 from multilabel_mnist.draw import hard_negatives, noise, small_digit, strokes
 from multilabel_mnist.labels import exact_match
-from multilabel_mnist.precision import bfloat16_forward, computes_bfloat16
+from multilabel_mnist.precision import fastest_forward
 from multilabel_mnist.training import conv_block, fused_adam
 from multilabel_mnist.verdicts import (
     composite_parts,
@@ -301,13 +300,6 @@ def _add_compose(dls, compose):
     dls.train.after_batch = Pipeline([*kept, compose])
 
 
-def _precision(model, device):
-    """Return a block in which the model computes in bfloat16, if the device does."""
-    if computes_bfloat16(device):
-        return bfloat16_forward(model, device)
-    return nullcontext()
-
-
 def _network(arch, n_out, shape):
     """Return an untrained network for images of a shape (c, H, W)."""
     n_channels, *size = shape
@@ -382,6 +374,6 @@ def train_verdicts(
         )
         if epochs is None:
             epochs = min(48, max(16, 960_000 // len(dls.train.dataset)))
-        with _precision(learn.model, new_dls.device):
+        with fastest_forward(learn.model, new_dls.device):
             learn.fit_one_cycle(epochs, 4e-3, wd=0.02, cbs=_AskForAny())
     return learn

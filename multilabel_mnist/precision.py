@@ -7,7 +7,7 @@ __all__ = []
 
 # %% ../nbs/reference/precision.ipynb #6f722457
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
 from torch import nn
@@ -43,3 +43,11 @@ def bfloat16_forward(model: nn.Module, device: torch.device) -> Iterator[None]:
         del model.forward
         if replaced is not None:
             model.forward = replaced
+
+
+# %% ../nbs/reference/precision.ipynb #19a474a1
+def fastest_forward(model: nn.Module, device: torch.device) -> AbstractContextManager:
+    """Return a block in which the model computes in bfloat16, if the device does."""
+    if computes_bfloat16(device):
+        return bfloat16_forward(model, device)
+    return nullcontext()

@@ -11,12 +11,17 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
+from tools.notebooks import (  # noqa: E402
+    QUIET,
+    default_jobs,
+    environment,
+    reading_order,
+    threads_each,
+)
+
 # Processes that test side by side share the processors out; torch reads this when it is imported.
 if n_processes := int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", 0)):
-    n_threads = max(1, (os.cpu_count() or 1) // n_processes)
-    os.environ.setdefault("OMP_NUM_THREADS", str(n_threads))
-
-from tools.notebooks import QUIET, default_jobs, environment, reading_order  # noqa: E402
+    os.environ.setdefault("OMP_NUM_THREADS", str(threads_each(n_processes)))
 
 # What `make test ARGS=...` hands down, which is not meant for a `make` that a test calls.
 OF_MAKE = ("MAKEFLAGS", "MAKEOVERRIDES", "ARGS", "JOBS")

@@ -1,12 +1,10 @@
 """Each notebook runs through, on the embedded digits, in a kernel of its own; all are listed."""
 
-import signal
-
 import pytest
 
 from conftest import NOTEBOOKS, ROOT
 from tools.course import execute
-from tools.kernels import kernel_manager_for
+from tools.kernels import BACKEND, kernel_manager_for
 from tools.notebooks import READING_ORDER, environment
 
 
@@ -30,14 +28,12 @@ def kernel_manager():
     """Return what starts the kernels, as in `make course`; no notebook leaves a file behind."""
     before = files()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("MPLBACKEND", "module://matplotlib_inline.backend_inline")
+        patch.setenv("MPLBACKEND", BACKEND)
         yield kernel_manager_for(len(NOTEBOOKS))
     left = {p.name for p in files() - before if p.suffix != ".ipynb"}
     assert not left, f"notebooks leave files behind in nbs/: {sorted(left)}"
 
 
 def test_notebook_runs(notebook, kernel_manager):
-    on_ctrl_c = signal.getsignal(signal.SIGINT)
     done = execute(notebook, environment("embedded"), kernel_manager)
-    signal.signal(signal.SIGINT, on_ctrl_c)  # nbclient has put another handler in place
     assert done.failure is None, str(done.failure)

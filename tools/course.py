@@ -32,6 +32,7 @@ from .notebooks import (
     environment,
     heading_above,
     reading_order,
+    threads_each,
 )
 from .outputs import tidy
 from .pages import build
@@ -108,11 +109,15 @@ def failure(nb, index, error):
 
 
 def execute(path, env, kernel_manager=AsyncKernelManager):
-    """Run one notebook from top to bottom, as far as it goes, under the variables of `env`."""
+    """Run one notebook from top to bottom, as far as it goes, under the variables of `env`.
+
+    Ctrl-C ends the run; before and after it, what Ctrl-C does is up to the caller.
+    """
     nb = nbformat.read(path, 4)
     started = [0]
     found = None
     begin = time.perf_counter()
+    on_ctrl_c = signal.getsignal(signal.SIGINT)
     with tempfile.TemporaryDirectory(prefix="kernel") as folder:
         # Sockets in files: the kernel needs no network, not even this machine's own.
         config = Config(KernelManager={"transport": "ipc", "ip": f"{folder}/k"})
@@ -134,6 +139,8 @@ def execute(path, env, kernel_manager=AsyncKernelManager):
             if getattr(client, "_async_cleanup_kernel_future", None):
                 raise KeyboardInterrupt from None
             found = failure(nb, started[-1], error)
+        finally:
+            signal.signal(signal.SIGINT, on_ctrl_c)  # nbclient has put another handler in place
     seconds = time.perf_counter() - begin
     return Run(path, tidy(nb), seconds, found)
 
@@ -183,11 +190,8 @@ def begin_worker(env):
 
 
 def execute_in_worker(path, env, n_notebooks):
-    """Run one of about `n_notebooks`; Ctrl-C ends it, and is ignored before and after."""
-    try:
-        return execute(path, env, kernel_manager_for(n_notebooks))
-    finally:
-        ignore_ctrl_c()  # nbclient has put another handler in place
+    """Run one of about `n_notebooks`."""
+    return execute(path, env, kernel_manager_for(n_notebooks))
 
 
 @contextmanager
@@ -197,7 +201,7 @@ def started(paths, source, jobs):
     The processors are shared out: two notebooks of one thread each end sooner than two that run
     one after the other with two threads. Those that have not begun are dropped at the end.
     """
-    env = environment(source, n_threads=max(1, (os.cpu_count() or 1) // jobs))
+    env = environment(source, n_threads=threads_each(jobs))
     pool = ProcessPoolExecutor(jobs, get_context("spawn"), initializer=begin_worker, initargs=[env])
     try:
         each = len(paths) // jobs

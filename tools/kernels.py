@@ -16,6 +16,8 @@ from multiprocessing.context import ForkServerProcess
 from jupyter_client import AsyncKernelManager
 from jupyter_client.provisioning import LocalProvisioner
 
+# matplotlib reads this when it is imported; a kernel would set it for itself, and too late.
+BACKEND = "module://matplotlib_inline.backend_inline"
 FEW = 5  # notebooks of one process
 PRELOADED = [
     "fastai.vision.all",
@@ -100,7 +102,6 @@ def kernel_manager_for(n_notebooks):
     """
     if sys.platform != "linux" or n_notebooks < FEW:
         return AsyncKernelManager
-    # matplotlib reads this when it is imported; a kernel would set it for itself, and too late.
-    os.environ.setdefault("MPLBACKEND", "module://matplotlib_inline.backend_inline")
+    os.environ.setdefault("MPLBACKEND", BACKEND)
     get_context("forkserver").set_forkserver_preload(PRELOADED)
     return ForkingKernelManager

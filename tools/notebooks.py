@@ -118,6 +118,11 @@ def default_jobs():
     return min(MAX_JOBS, os.cpu_count() or 1)
 
 
+def threads_each(n_processes):
+    """Return how many threads each of several processes gets, so that they share the processors."""
+    return max(1, (os.cpu_count() or 1) // n_processes)
+
+
 def environment(source, n_threads=None):
     """Return the variables under which a notebook runs, on the digits named by `source`.
 
